@@ -1,0 +1,18 @@
+"""From an upload event to its owner's refreshed recommendations, in the order of the journey.
+
+pipeline    READ FIRST: the two use cases, ingest and refresh
+events      events in and out: frozen types, parse, dump
+content     fetch and decode what an event points to, bounded and safe
+encoders    content -> unit vectors in one space of images and texts
+ownership   the truth in PostgreSQL: who owns what, vectors, versions, what is still to be announced
+tables      its tables
+index       one FAISS index per modality
+interests   a profile's vectors -> areas of interest
+ranking     hits per area -> rankings and one feed
+stream      Kafka: consume in batches, retry, dead-letter, publish, commit
+embedded    Apache Kafka and PostgreSQL as child processes, for demo and tests
+metrics     every metric once; /metrics, /livez, /readyz
+settings    every default once
+assemble    settings -> parts -> pipeline
+cli         zccr-stream
+"""
