@@ -68,6 +68,14 @@ class Writes:
 
 
 @dataclass(frozen=True, slots=True)
+class Touched:
+    """What a batch of writes changed: assets, and users whose profile changed (former owners included)."""
+
+    asset_ids: Sequence[str]
+    user_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Announcement:
     """What changed and is still to be published, in its newest state."""
 
@@ -81,12 +89,12 @@ class Ownership(Protocol):
     def standing(self, events: Sequence[InputEvent]) -> npt.NDArray[np.bool_]:
         """(n,): True where the truth already holds this write or a greater one, so that it need not be encoded."""
 
-    def write(self, writes: Writes) -> None:
-        """Apply a batch in one transaction and note what is to be announced."""
+    def write(self, writes: Writes) -> Touched:
+        """Apply a batch in one transaction and note in it what is to be announced."""
 
     def announcing(self, asset_ids: Sequence[str], user_ids: Sequence[str]) -> AbstractContextManager[Announcement]:
-        """What is noted for these assets and users (and the users they touched), locked; cleared when the block
-        ends well, kept when it raises."""
+        """What is noted for these assets and users, locked, in its newest state; the notes are cleared when the
+        block ends well and kept when it raises."""
 
     def leftovers(self, older_than_s: float, limit: int) -> AbstractContextManager[Announcement]:
         """The same for notes that a crash left behind, skipping what another process is announcing."""
