@@ -92,7 +92,9 @@ class Ownership(Protocol):
     def write(self, writes: Writes) -> Touched:
         """Apply a batch in one transaction and note in it what is to be announced."""
 
-    def announcing(self, asset_ids: Sequence[str], user_ids: Sequence[str]) -> AbstractContextManager[Announcement]:
+    def announcing(
+        self, asset_ids: Sequence[str], user_ids: Sequence[str]
+    ) -> AbstractContextManager[Announcement]:
         """What is noted for these assets and users, locked, in its newest state; the notes are cleared when the
         block ends well and kept when it raises."""
 
@@ -115,9 +117,7 @@ class HeldVectors(Protocol):
 class Index(HeldVectors, Protocol):
     """One index per modality."""
 
-    def search(
-        self, modality: str, seeds: npt.NDArray[np.float32], user_ids: Sequence[str], k: int
-    ) -> Hits:
+    def search(self, modality: str, seeds: npt.NDArray[np.float32], user_ids: Sequence[str], k: int) -> Hits:
         """The k nearest assets to each of s seeds, (s, d), that are not of that seed's user, exact."""
 
 

@@ -1,0 +1,195 @@
+"""Every default once, with its unit and its reason; read once, from `ZCCR_…` environment variables.
+
+Comes in: the environment. Goes out: one frozen `Settings`, which only `assemble.py` and `cli.py` take apart into
+plain values. `docs/settings.md` is made from this module (`python -m zccr_stream.settings`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Settings(BaseSettings):
+    """The settings of a deployment; each has the environment variable `ZCCR_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="ZCCR_", frozen=True, extra="forbid")
+
+    # Where things are
+    bootstrap_servers: str = Field("localhost:9092", description="Kafka")
+    kafka_config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="JSON of any librdkafka settings (SASL, TLS, …); wins over ours",
+        repr=False,
+    )
+    database_url: str = Field(
+        "postgresql+psycopg2://zccr:zccr@localhost:5432/zccr",
+        description="SQLAlchemy URL of PostgreSQL",
+        repr=False,
+    )
+    topic_prefix: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]*$",
+        max_length=100,
+        description="prefix of every topic and consumer group",
+    )
+
+    # Encoder
+    encoder: str = Field(
+        "ViT-B-32/laion2b_s34b_b79k", description="`mini`, or `<open_clip model>/<pretrained tag or file>`"
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:N`"
+    )
+    encode_batch_max: Positive = Field(
+        64, description="contents per forward pass; more brings little on a CPU, raise it to fill a GPU"
+    )
+
+    # Processes
+    metrics_port: int = Field(
+        9100, ge=0, le=65535, description="port of /metrics, /livez, /readyz; 0 picks a free one"
+    )
+    metrics_address: str = Field("0.0.0.0", description="address that port is bound to")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="least severe lines to log"
+    )
+    stop_timeout_s: float = Field(
+        20,
+        gt=0,
+        le=24,
+        description="how long a stop waits for the batches in hand; the contract gives 25 s in all",
+    )
+
+    # Topics, as `zccr-stream topics` makes them
+    partitions: Positive = Field(
+        12, description="partitions of each topic: the most processes that share the work"
+    )
+    replication_factor: int = Field(
+        -1, ge=-1, description="replicas of each topic; -1 takes the broker's default"
+    )
+    retention_hours: Positive = Field(
+        168, description="hours the input topics and profile-changed keep a record"
+    )
+    delete_retention_hours: Positive = Field(
+        168,
+        description="hours a removal stays in asset-embedded; must outlive the oldest snapshot that is used",
+    )
+
+    # Batches
+    batch_max: Positive = Field(64, description="events per batch of the ingest consumer")
+    refresh_batch_max: Positive = Field(
+        64, description="changed profiles per batch of the recommend consumer"
+    )
+    follow_batch_max: Positive = Field(
+        4096, description="messages of asset-embedded applied to the index at once"
+    )
+    batch_wait_ms: int = Field(
+        10,
+        ge=0,
+        description="milliseconds a batch that is not full waits for more; bursts fill batches by themselves",
+    )
+    batches_in_flight: Positive = Field(
+        2,
+        description="batches worked on at once by ingest: one is fetched and decoded while another is encoded",
+    )
+    queue_max: Positive = Field(256, description="records read ahead before the partitions are paused")
+
+    # Failure
+    retry_attempts: Positive = Field(
+        5, description="tries of an event that may succeed later, then it is a dead letter"
+    )
+    retry_backoff_ms: Positive = Field(
+        500, description="milliseconds before the second try; doubles with each"
+    )
+    retry_backoff_max_ms: Positive = Field(30_000, description="most milliseconds between two tries")
+    retries_waiting_max: Positive = Field(
+        1000,
+        description="events of a partition that may wait for another try before that partition is paused",
+    )
+    dead_letters_in_a_row_max: Positive = Field(
+        1000,
+        description="dead letters without a success between them that stop the consumer: a bad deployment "
+        "must not drain a topic",
+    )
+    outage_timeout_s: Positive = Field(
+        600, description="seconds that PostgreSQL or Kafka may be away before the consumer stops uncommitted"
+    )
+    sweep_interval_s: float = Field(
+        5, gt=0, description="seconds between looks for announcements that a crash left"
+    )
+    sweep_older_than_s: float = Field(
+        10, ge=0, description="age in seconds from which an announcement counts as left behind"
+    )
+
+    # Kafka group
+    group_protocol: Literal["classic", "consumer"] = Field(
+        "classic", description="`classic` works with every Kafka; `consumer` is KIP-848 (Kafka 4)"
+    )
+    session_timeout_ms: Positive = Field(
+        45_000,
+        description="milliseconds without a heartbeat after which the group gives a process's partitions away",
+    )
+    max_poll_interval_ms: Positive = Field(
+        300_000,
+        description="milliseconds without a poll after which a process leaves its group; polls go on during work",
+    )
+    statistics_interval_ms: Positive = Field(
+        5_000, description="milliseconds between updates of the lag metrics"
+    )
+
+    # Database
+    database_pool_size: Positive = Field(
+        4, description="connections per process: one per batch in flight, sweep, metrics"
+    )
+    database_statement_timeout_ms: Positive = Field(
+        30_000, description="milliseconds after which a statement is cut"
+    )
+    database_lock_timeout_ms: Positive = Field(
+        10_000, description="milliseconds a statement waits for a lock"
+    )
+
+    # Areas of interest
+    area_variance: Share = Field(
+        0.99, description="share of variance that PCA keeps before clustering (paper, 3.2)"
+    )
+    area_cut: float = Field(1.5, gt=0, description="Ward distance at which the tree is cut into areas")
+    areas_max: Positive = Field(100, description="most areas per modality of one profile; bounds the message")
+    area_sample_size: Positive = Field(
+        1000,
+        description="assets clustered in full; of larger profiles a sample, the rest joins the nearest area",
+    )
+    area_seed: Literal["centroid", "medoid"] = Field(
+        "centroid", description="what an area searches with (paper, 5.2)"
+    )
+
+    # Rankings
+    k: Positive = Field(10, le=1000, description="recommended assets per area and modality")
+    feed_size: Positive = Field(50, description="most items in the feed over all areas")
+    near_duplicate: Share = Field(0.97, description="cosine from which two assets count once in the feed")
+
+    # Index
+    snapshot_dir: Path | None = Field(
+        None, description="folder of index snapshots; unset: rebuilt from the topic at start"
+    )
+    snapshot_interval_s: Positive = Field(300, description="seconds between snapshots")
+    snapshot_age_max_hours: Positive = Field(
+        144,
+        description="oldest snapshot that is used; below delete_retention_hours, so that no removal is missed",
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _psycopg2_url(cls, value: str) -> str:
+        """Take the common spellings of a PostgreSQL URL."""
+        for spelling in ("postgres://", "postgresql://"):
+            if value.startswith(spelling):
+                return "postgresql+psycopg2://" + value.removeprefix(spelling)
+        if not value.startswith("postgresql+psycopg2://"):
+            raise ValueError("expected postgresql+psycopg2://user:password@host:port/database")
+        return value
