@@ -23,8 +23,11 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class AreaRule:
-    """How areas are found: the share of variance PCA keeps, where the Ward tree is cut, at most how many areas
-    per modality, above how many assets a sample is clustered, and the seed (`centroid` or `medoid`)."""
+    """How areas are found.
+
+    The share of variance that PCA keeps, where the Ward tree is cut, the most areas per modality, the assets above
+    which a sample is clustered, and the seed: `centroid` or `medoid`.
+    """
 
     variance: float
     cut: float

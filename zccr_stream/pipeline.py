@@ -50,7 +50,7 @@ class Encoder(Protocol):
 
     @property
     def dimension(self) -> int:
-        """d."""
+        """Length of the vectors, d."""
 
     def encode(self, modality: str, contents: Sequence[Content]) -> npt.NDArray[np.float32]:
         """Encode n contents of one modality to (n, d) unit vectors (paper, eq. 1)."""
@@ -95,8 +95,10 @@ class Ownership(Protocol):
     def announcing(
         self, asset_ids: Sequence[str], user_ids: Sequence[str]
     ) -> AbstractContextManager[Announcement]:
-        """What is noted for these assets and users, locked, in its newest state; the notes are cleared when the
-        block ends well and kept when it raises."""
+        """Lock what is noted for these assets and users and give its newest state.
+
+        The notes are cleared when the block ends well and kept when it raises.
+        """
 
     def leftovers(self, older_than_s: float, limit: int) -> AbstractContextManager[Announcement]:
         """The same for notes that a crash left behind, skipping what another process is announcing."""
