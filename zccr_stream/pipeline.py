@@ -1,13 +1,15 @@
 """READ FIRST: the two use cases, from an upload to its owner's refreshed recommendations.
 
 `Ingest` takes a batch of input records to the truth and announces what changed. `Refresh` takes a batch of changed
-profiles to published recommendations. Only this module calls more than one step; the parts it needs are the
-Protocols at its top. Every effect may be repeated: the state is a function of the set of events alone.
+profiles to published recommendations. `follow` keeps the index current. Only this module calls more than one step;
+the parts it needs are the Protocols at its top. Every effect may be repeated: the state is a function of the set of
+events alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL.Image import Image
 
+from zccr_stream import metrics
 from zccr_stream.events import (
+    MODALITIES,
     AssetDeleted,
     AssetUploaded,
     BadInputError,
@@ -24,11 +28,19 @@ from zccr_stream.events import (
     InputEvent,
     Message,
     ProfileChanged,
+    Recommendations,
+    Record,
     TryLaterError,
     UserDeleted,
+    dump_embeddings,
+    dump_profile_changes,
+    dump_recommendations,
+    parse,
+    parse_embeddings,
+    parse_profile_changed,
 )
-from zccr_stream.interests import Profile
-from zccr_stream.ranking import Hits
+from zccr_stream.interests import Area, AreaRule, Profile, find_areas
+from zccr_stream.ranking import Hits, RankingRule, rank
 
 Content = Image | str
 Failure = BadInputError | TryLaterError
@@ -92,9 +104,7 @@ class Ownership(Protocol):
     def write(self, writes: Writes) -> Touched:
         """Apply a batch in one transaction and note in it what is to be announced."""
 
-    def announcing(
-        self, asset_ids: Sequence[str], user_ids: Sequence[str]
-    ) -> AbstractContextManager[Announcement]:
+    def announcing(self, asset_ids: Sequence[str], user_ids: Sequence[str]) -> AbstractContextManager[Announcement]:
         """Lock what is noted for these assets and users and give its newest state.
 
         The notes are cleared when the block ends well and kept when it raises.
@@ -119,6 +129,9 @@ class HeldVectors(Protocol):
 class Index(HeldVectors, Protocol):
     """One index per modality."""
 
+    def apply(self, embeddings: Embeddings) -> None:
+        """Bring the index to these states, each only where its revision is newer than the one held."""
+
     def search(self, modality: str, seeds: npt.NDArray[np.float32], user_ids: Sequence[str], k: int) -> Hits:
         """The k nearest assets to each of s seeds, (s, d), that are not of that seed's user, exact."""
 
@@ -128,3 +141,200 @@ class Publisher(Protocol):
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish a batch and wait until all of it is delivered."""
+
+
+Outcome = Failure | None
+
+
+class Ingest:
+    """From a batch of input records to the truth, and from there to whoever follows it.
+
+    Safe to run in several threads at once; one batch is encoded at a time.
+    """
+
+    def __init__(
+        self, contents: Contents, encoder: Encoder, ownership: Ownership, publisher: Publisher, topic_prefix: str
+    ) -> None:
+        self._contents = contents
+        self._encoder = encoder
+        self._ownership = ownership
+        self._publisher = publisher
+        self._topic_prefix = topic_prefix
+        self._encoding = threading.Lock()
+
+    def __call__(self, records: Sequence[Record]) -> list[Outcome]:
+        """Ingest a batch; one outcome per record, None where it is done."""
+        events, outcomes = self._parse(records)
+        fresh = self._fresh(events)
+        uploads, contents = self._load(events, fresh, outcomes)
+        vectors = self._encode(uploads, contents)
+        self._write(events, fresh, uploads, vectors)
+        return outcomes
+
+    def sweep(self, older_than_s: float, limit: int) -> int:
+        """Announce what a crash left unannounced; the number of assets and users announced."""
+        with self._ownership.leftovers(older_than_s, limit) as announcement:
+            return self._publish(announcement)
+
+    def _parse(self, records: Sequence[Record]) -> tuple[list[InputEvent | None], list[Outcome]]:
+        events: list[InputEvent | None] = [None] * len(records)
+        outcomes: list[Outcome] = [None] * len(records)
+        with metrics.stage("parse", len(records)):
+            for row, record in enumerate(records):
+                try:
+                    events[row] = parse(record, record.topic.removeprefix(self._topic_prefix))
+                except BadInputError as error:
+                    outcomes[row] = error
+                    metrics.failed("parse", "bad_input")
+        return events, outcomes
+
+    def _fresh(self, events: Sequence[InputEvent | None]) -> list[int]:
+        """Rows of the events that the truth does not hold yet: redelivered ones cost no fetch and no encoding."""
+        rows = [row for row, event in enumerate(events) if event is not None]
+        standing = self._ownership.standing([event for event in events if event is not None])
+        return [row for row, stands in zip(rows, standing, strict=True) if not stands]
+
+    def _load(
+        self, events: Sequence[InputEvent | None], fresh: Sequence[int], outcomes: list[Outcome]
+    ) -> tuple[list[AssetUploaded], list[Content]]:
+        """Load the fresh uploads. All of them, not the greatest per asset: the greatest may turn out to be bad input."""
+        rows = [row for row in fresh if isinstance(events[row], AssetUploaded)]
+        wanted = [event for row in rows if isinstance(event := events[row], AssetUploaded)]
+        uploads: list[AssetUploaded] = []
+        contents: list[Content] = []
+        with metrics.stage("fetch", len(wanted)):
+            for row, upload, content in zip(rows, wanted, self._contents.load(wanted), strict=True):
+                if isinstance(content, BadInputError | TryLaterError):
+                    outcomes[row] = content
+                    metrics.failed("fetch", "bad_input" if isinstance(content, BadInputError) else "try_later")
+                else:
+                    uploads.append(upload)
+                    contents.append(content)
+        return uploads, contents
+
+    def _encode(self, uploads: Sequence[AssetUploaded], contents: Sequence[Content]) -> npt.NDArray[np.float16]:
+        """(n, d) float16; float16 is what is stored, published and searched, so everything derives from the same bytes."""
+        vectors = np.zeros((len(uploads), self._encoder.dimension), np.float16)
+        for modality in MODALITIES:
+            rows = [row for row, upload in enumerate(uploads) if upload.modality == modality]
+            if rows:
+                with self._encoding, metrics.stage("encode", len(rows)):
+                    encoded = self._encoder.encode(modality, [contents[row] for row in rows])
+                assert np.allclose(np.linalg.norm(encoded, axis=1), 1, atol=1e-2), "the encoder gave no unit vectors"
+                vectors[rows] = encoded
+        return vectors
+
+    def _write(
+        self,
+        events: Sequence[InputEvent | None],
+        fresh: Sequence[int],
+        uploads: Sequence[AssetUploaded],
+        vectors: npt.NDArray[np.float16],
+    ) -> None:
+        """Write what is new and announce it, and with it what an earlier try of the same events left unannounced."""
+        writes = Writes(
+            model=self._encoder.model,
+            uploads=uploads,
+            vectors=vectors,
+            deletions=[event for row in fresh if isinstance(event := events[row], AssetDeleted)],
+            user_deletions=[event for row in fresh if isinstance(event := events[row], UserDeleted)],
+        )
+        with metrics.stage("own", len(uploads) + len(writes.deletions) + len(writes.user_deletions)):
+            touched = self._ownership.write(writes)
+        assets = {event.asset_id for event in events if isinstance(event, AssetUploaded | AssetDeleted)}
+        users = {event.user_id for event in events if isinstance(event, AssetUploaded | UserDeleted)}
+        with self._ownership.announcing(
+            sorted(assets.union(touched.asset_ids)), sorted(users.union(touched.user_ids))
+        ) as announcement:
+            self._publish(announcement)
+
+    def _publish(self, announcement: Announcement) -> int:
+        size = len(announcement.embeddings) + len(announcement.changes)
+        if size:
+            with metrics.stage("announce", size):
+                self._publisher.publish(
+                    [*dump_embeddings(announcement.embeddings), *dump_profile_changes(announcement.changes)]
+                )
+        return size
+
+
+class Refresh:
+    """From a batch of changed profiles to their published recommendations."""
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        index: Index,
+        publisher: Publisher,
+        model: str,
+        areas: AreaRule,
+        ranking: RankingRule,
+        clock_ns: Callable[[], int],
+    ) -> None:
+        self._ownership = ownership
+        self._index = index
+        self._publisher = publisher
+        self._model = model
+        self._areas = areas
+        self._ranking = ranking
+        self._clock_ns = clock_ns
+
+    def __call__(self, records: Sequence[Record]) -> list[Outcome]:
+        """Refresh the users behind a batch of `profile-changed`: once each, however many changes the batch holds."""
+        changes: list[ProfileChanged] = []
+        outcomes: list[Outcome] = [None] * len(records)
+        for row, record in enumerate(records):
+            try:
+                changes.append(parse_profile_changed(record))
+            except BadInputError as error:
+                outcomes[row] = error
+        self.refresh(sorted({change.user_id for change in changes}))
+        now_ms = self._clock_ns() / 1e6
+        metrics.observe_event_to_recommendation([(now_ms - change.received_at_ms) / 1e3 for change in changes])
+        return outcomes
+
+    def refresh(self, user_ids: Sequence[str]) -> None:
+        """Read the users' profiles, find their areas, search, rank and publish."""
+        if not user_ids:
+            return
+        with metrics.stage("profile", len(user_ids)):
+            profiles = self._ownership.profiles(user_ids, self._index)
+        with metrics.stage("areas", len(profiles)):
+            areas = [find_areas(profile, self._areas) for profile in profiles]
+        found = self._search(profiles, areas)
+        with metrics.stage("rank", len(profiles)):
+            refreshed = self._rank(profiles, areas, found)
+        with metrics.stage("publish", len(refreshed)):
+            self._publisher.publish([dump_recommendations(recommendations) for recommendations in refreshed])
+
+    def _search(self, profiles: Sequence[Profile], areas: Sequence[Sequence[Area]]) -> dict[str, Hits]:
+        """Search every modality's index with every seed of the batch at once (paper, section 3.3)."""
+        seeds = [area.seed for areas_of_user in areas for area in areas_of_user]
+        owners = [
+            profile.user_id for profile, areas_of_user in zip(profiles, areas, strict=True) for _ in areas_of_user
+        ]
+        if not seeds:
+            return {}
+        with metrics.stage("search", len(seeds)):
+            return {
+                modality: self._index.search(modality, np.stack(seeds), owners, self._ranking.k)
+                for modality in MODALITIES
+            }
+
+    def _rank(
+        self, profiles: Sequence[Profile], areas: Sequence[Sequence[Area]], found: dict[str, Hits]
+    ) -> list[Recommendations]:
+        refreshed = []
+        first = 0
+        for profile, areas_of_user in zip(profiles, areas, strict=True):
+            lines = slice(first, first + len(areas_of_user))
+            first += len(areas_of_user)
+            hits = {modality: found[modality].lines(lines) for modality in found}
+            refreshed.append(rank(profile, areas_of_user, hits, self._ranking, self._model, self._clock_ns()))
+        return refreshed
+
+
+def follow(records: Sequence[Record], index: Index, model: str) -> None:
+    """Apply a batch of `asset-embedded` to the index."""
+    with metrics.stage("apply", len(records)):
+        index.apply(parse_embeddings(records, model))

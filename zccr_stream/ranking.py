@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ class Hits:
     asset_ids: Sequence[str]
     user_ids: Sequence[str]
     vectors: npt.NDArray[np.float32]
+
+    def lines(self, lines: slice) -> Hits:
+        """The hits of some of the seeds."""
+        return replace(self, scores=self.scores[lines], rows=self.rows[lines])
 
 
 @dataclass(frozen=True, slots=True)

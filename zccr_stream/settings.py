@@ -44,21 +44,15 @@ class Settings(BaseSettings):
     encoder: str = Field(
         "ViT-B-32/laion2b_s34b_b79k", description="`mini`, or `<open_clip model>/<pretrained tag or file>`"
     )
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:N`"
-    )
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:N`")
     encode_batch_max: Positive = Field(
         64, description="contents per forward pass; more brings little on a CPU, raise it to fill a GPU"
     )
 
     # Processes
-    metrics_port: int = Field(
-        9100, ge=0, le=65535, description="port of /metrics, /livez, /readyz; 0 picks a free one"
-    )
+    metrics_port: int = Field(9100, ge=0, le=65535, description="port of /metrics, /livez, /readyz; 0 picks a free one")
     metrics_address: str = Field("0.0.0.0", description="address that port is bound to")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="least severe lines to log"
-    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe lines to log")
     stop_timeout_s: float = Field(
         20,
         gt=0,
@@ -67,15 +61,9 @@ class Settings(BaseSettings):
     )
 
     # Topics, as `zccr-stream topics` makes them
-    partitions: Positive = Field(
-        12, description="partitions of each topic: the most processes that share the work"
-    )
-    replication_factor: int = Field(
-        -1, ge=-1, description="replicas of each topic; -1 takes the broker's default"
-    )
-    retention_hours: Positive = Field(
-        168, description="hours the input topics and profile-changed keep a record"
-    )
+    partitions: Positive = Field(12, description="partitions of each topic: the most processes that share the work")
+    replication_factor: int = Field(-1, ge=-1, description="replicas of each topic; -1 takes the broker's default")
+    retention_hours: Positive = Field(168, description="hours the input topics and profile-changed keep a record")
     delete_retention_hours: Positive = Field(
         168,
         description="hours a removal stays in asset-embedded; must outlive the oldest snapshot that is used",
@@ -83,12 +71,8 @@ class Settings(BaseSettings):
 
     # Batches
     batch_max: Positive = Field(64, description="events per batch of the ingest consumer")
-    refresh_batch_max: Positive = Field(
-        64, description="changed profiles per batch of the recommend consumer"
-    )
-    follow_batch_max: Positive = Field(
-        4096, description="messages of asset-embedded applied to the index at once"
-    )
+    refresh_batch_max: Positive = Field(64, description="changed profiles per batch of the recommend consumer")
+    follow_batch_max: Positive = Field(4096, description="messages of asset-embedded applied to the index at once")
     batch_wait_ms: int = Field(
         10,
         ge=0,
@@ -104,9 +88,7 @@ class Settings(BaseSettings):
     retry_attempts: Positive = Field(
         5, description="tries of an event that may succeed later, then it is a dead letter"
     )
-    retry_backoff_ms: Positive = Field(
-        500, description="milliseconds before the second try; doubles with each"
-    )
+    retry_backoff_ms: Positive = Field(500, description="milliseconds before the second try; doubles with each")
     retry_backoff_max_ms: Positive = Field(30_000, description="most milliseconds between two tries")
     retries_waiting_max: Positive = Field(
         1000,
@@ -120,9 +102,7 @@ class Settings(BaseSettings):
     outage_timeout_s: Positive = Field(
         600, description="seconds that PostgreSQL or Kafka may be away before the consumer stops uncommitted"
     )
-    sweep_interval_s: float = Field(
-        5, gt=0, description="seconds between looks for announcements that a crash left"
-    )
+    sweep_interval_s: float = Field(5, gt=0, description="seconds between looks for announcements that a crash left")
     sweep_older_than_s: float = Field(
         10, ge=0, description="age in seconds from which an announcement counts as left behind"
     )
@@ -139,34 +119,24 @@ class Settings(BaseSettings):
         300_000,
         description="milliseconds without a poll after which a process leaves its group; polls go on during work",
     )
-    statistics_interval_ms: Positive = Field(
-        5_000, description="milliseconds between updates of the lag metrics"
-    )
+    statistics_interval_ms: Positive = Field(5_000, description="milliseconds between updates of the lag metrics")
 
     # Database
     database_pool_size: Positive = Field(
         4, description="connections per process: one per batch in flight, sweep, metrics"
     )
-    database_statement_timeout_ms: Positive = Field(
-        30_000, description="milliseconds after which a statement is cut"
-    )
-    database_lock_timeout_ms: Positive = Field(
-        10_000, description="milliseconds a statement waits for a lock"
-    )
+    database_statement_timeout_ms: Positive = Field(30_000, description="milliseconds after which a statement is cut")
+    database_lock_timeout_ms: Positive = Field(10_000, description="milliseconds a statement waits for a lock")
 
     # Areas of interest
-    area_variance: Share = Field(
-        0.99, description="share of variance that PCA keeps before clustering (paper, 3.2)"
-    )
+    area_variance: Share = Field(0.99, description="share of variance that PCA keeps before clustering (paper, 3.2)")
     area_cut: float = Field(1.5, gt=0, description="Ward distance at which the tree is cut into areas")
     areas_max: Positive = Field(100, description="most areas per modality of one profile; bounds the message")
     area_sample_size: Positive = Field(
         1000,
         description="assets clustered in full; of larger profiles a sample, the rest joins the nearest area",
     )
-    area_seed: Literal["centroid", "medoid"] = Field(
-        "centroid", description="what an area searches with (paper, 5.2)"
-    )
+    area_seed: Literal["centroid", "medoid"] = Field("centroid", description="what an area searches with (paper, 5.2)")
 
     # Rankings
     k: Positive = Field(10, le=1000, description="recommended assets per area and modality")
