@@ -91,12 +91,8 @@ _stage_in = _counter("zccr_stage_items_in_total", "Items that entered a stage.",
 _stage_out = _counter("zccr_stage_items_out_total", "Items that left a stage well.", "stage")
 _stage_failures = _counter("zccr_stage_failures_total", "Items that failed in a stage.", "stage", "reason")
 _stage_progress = _gauge("zccr_stage_items_in_progress", "Items inside a stage now.", "stage")
-_stage_last = _gauge(
-    "zccr_stage_last_processed_timestamp_seconds", "When a stage last ended well; 0 before.", "stage"
-)
-_stage_duration = _histogram(
-    "zccr_stage_duration_seconds", "Time that one batch spent in a stage.", _SHORT_S, "stage"
-)
+_stage_last = _gauge("zccr_stage_last_processed_timestamp_seconds", "When a stage last ended well; 0 before.", "stage")
+_stage_duration = _histogram("zccr_stage_duration_seconds", "Time that one batch spent in a stage.", _SHORT_S, "stage")
 _stage_batch = _histogram("zccr_stage_batch_items", "Items in one batch of a stage.", _ITEMS, "stage")
 
 _consumed = _counter("zccr_consumer_records_total", "Records consumed.", "topic")
@@ -151,7 +147,7 @@ for _kind in REBALANCES:
 
 
 def expect(topics: Iterable[str] = (), modalities: Iterable[str] = ()) -> None:
-    """Start the series of these consumed topics and modalities at 0, so that a first failure shows as a rise."""
+    """Start the series of these consumed topics and modalities at 0: a first failure then shows as a rise."""
     for topic in topics:
         _consumed.labels(topic)
         for name in DEAD_LETTER_STAGES:
@@ -183,7 +179,7 @@ def _stack() -> list[_Stage]:
 def stage(name: str, items: int) -> Iterator[None]:
     """Time one step for a batch of `items`.
 
-    What enters either leaves well or fails. Items reported with `failed` inside the block, in the same thread,
+    What enters leaves well or fails. Items reported with `failed` inside the block, in the same thread,
     failed; the rest of them left well when the block ends, and failed too when it raises.
 
     Args:
@@ -296,7 +292,7 @@ def database_retried() -> None:
 
 
 def set_marks(pending: int, oldest_s: float | None) -> None:
-    """Changes still to be announced, and when the oldest was made (seconds since 1970; None: there are none)."""
+    """Changes still to be announced, and when the oldest was made (seconds since 1970; None: none)."""
     _marks.set(pending)
     _marks_oldest.set(oldest_s or 0.0)
 
@@ -352,8 +348,8 @@ class ServeError(Exception):
 class Health:
     """What the probes answer.
 
-    Alive: the poll loop went round within `heartbeat_max_age_s`; before its first round the process is starting
-    and alive. Ready: `set_ready` was called, and `set_unready` not since.
+    Alive: the poll loop went round within `heartbeat_max_age_s`; before its first round the process starts
+    and is alive. Ready: `set_ready` was called, and `set_unready` not since.
     """
 
     def __init__(self, heartbeat_max_age_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
