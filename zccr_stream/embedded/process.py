@@ -1,0 +1,171 @@
+"""A server as a child process that ends with its owner, under a small keeper process of its own.
+
+Comes in: a command and how to stop it. Goes out: a running server, or an error that shows its log's tail.
+It does not know what the server is. Children are tied to processes, not threads (the keeper holds the tie), so any
+thread may start or stop one.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_KEEPER = Path(__file__).with_name("keeper.py")
+_TAIL_LINES = 25
+_TAIL_BYTES = 16_384
+_POLL_S = 0.02
+
+
+class EmbeddedError(Exception):
+    """An embedded server could not be installed, started or reached; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """The user and group ids that a server runs as."""
+
+    user: int
+    group: int
+
+
+class Child:
+    """One server under its keeper: start, wait until it answers, stop, kill."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        log: Path,
+        stop_signal: signal.Signals,
+        death_signal: signal.Signals,
+        grace_s: float,
+        account: Account | None = None,
+        remove: Path | None = None,
+    ) -> None:
+        """Describe the server; nothing runs yet.
+
+        Args:
+            name: What messages call it.
+            log: Where its output is appended.
+            stop_signal: What asks it to stop.
+            death_signal: What the kernel sends it should its keeper be killed.
+            grace_s: Seconds from `stop_signal` to SIGKILL.
+            account: Whom it runs as; `None` for the caller.
+            remove: A folder that the keeper removes once the owner has died without `stop()`.
+        """
+        self._name = name
+        self._log = log
+        self._account = account
+        self._options = [
+            f"--stop-signal={stop_signal.value}",
+            f"--death-signal={death_signal.value}",
+            f"--grace-s={grace_s}",
+        ]
+        if account is not None:
+            self._options += [f"--user={account.user}", f"--group={account.group}"]
+        if remove is not None:
+            self._options.append(f"--remove={remove}")
+        self._grace_s = grace_s
+        self._keeper: subprocess.Popen[str] | None = None
+        self._pid = 0
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; raises `EmbeddedError` when it does not run."""
+        if not self.running:
+            raise EmbeddedError(f"{self._name} is not running")
+        return self._pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the server runs."""
+        return self._keeper is not None and self._keeper.poll() is None
+
+    def start(self, command: list[str], answers: Callable[[], bool], *, timeout_s: float) -> None:
+        """Run the command and wait until `answers()` is true; on failure nothing is left running."""
+        if self.running:
+            raise EmbeddedError(f"{self._name} is already running")
+        deadline = time.monotonic() + timeout_s
+        with self._log.open("ab") as log:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_KEEPER), f"--owner={os.getpid()}", *self._options, "--", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd="/",
+                start_new_session=True,  # Ctrl-C in a terminal reaches the owner alone, which then stops them
+            )
+        assert self._keeper.stdout is not None
+        with self._keeper.stdout as pid:
+            self._pid = int(pid.readline() or 0)
+        try:
+            self._wait(answers, deadline, timeout_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait(self, answers: Callable[[], bool], deadline: float, timeout_s: float) -> None:
+        assert self._keeper is not None
+        while not answers():
+            if (status := self._keeper.poll()) is not None:
+                raise EmbeddedError(f"{self._name} ended with status {status} while starting; {self.tail()}")
+            if time.monotonic() > deadline:
+                raise EmbeddedError(f"{self._name} did not answer within {timeout_s:g} s; {self.tail()}")
+            time.sleep(_POLL_S)
+
+    def stop(self) -> None:
+        """Stop the server in order, or by force once its grace is over; does nothing when it does not run."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL the server and all its processes, as a crash would."""
+        self._end(signal.SIGUSR1)
+
+    def _end(self, order: signal.Signals) -> None:
+        if self._keeper is not None:
+            self._keeper.send_signal(order)
+            self._keeper.wait()
+            self._keeper = None
+
+    def tail(self) -> str:
+        """The end of the server's log, for an error message."""
+        try:
+            with self._log.open("rb") as log:
+                log.seek(0, os.SEEK_END)
+                log.seek(max(0, log.tell() - _TAIL_BYTES))
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError as error:
+            return f"its log {self._log} cannot be read ({error.strerror})"
+        if not lines:
+            return f"its log {self._log} is empty"
+        return "\n".join([f"the end of its log {self._log}:", *lines[-_TAIL_LINES:]])
+
+
+def free_port() -> int:
+    """A TCP port that nothing on this machine listens on now.
+
+    Below the range from which the system takes ports for outgoing connections: there a port would be safe only while
+    the server holds it, and a client that keeps calling a server that is down could even end up connected to itself.
+    """
+    for port in random.SystemRandom().sample(range(15_000, 32_000), 200):
+        if not in_use(port):
+            return port
+    raise EmbeddedError("found no free TCP port between 15000 and 32000 on 127.0.0.1")
+
+
+def in_use(port: int) -> bool:
+    """Whether the loopback port cannot be bound."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
