@@ -46,6 +46,10 @@ Content = Image | str
 Failure = BadInputError | TryLaterError
 
 
+class UnavailableError(Exception):
+    """PostgreSQL or Kafka is away or too slow: the whole batch is tried again with back-off, nothing is lost."""
+
+
 class Contents(Protocol):
     """Where the content of uploads comes from."""
 
@@ -197,7 +201,7 @@ class Ingest:
     def _load(
         self, events: Sequence[InputEvent | None], fresh: Sequence[int], outcomes: list[Outcome]
     ) -> tuple[list[AssetUploaded], list[Content]]:
-        """Load the fresh uploads. All of them, not the greatest per asset: the greatest may turn out to be bad input."""
+        """Load the fresh uploads: all, not only the greatest per asset, which may turn out to be bad input."""
         rows = [row for row in fresh if isinstance(events[row], AssetUploaded)]
         wanted = [event for row in rows if isinstance(event := events[row], AssetUploaded)]
         uploads: list[AssetUploaded] = []
@@ -213,7 +217,7 @@ class Ingest:
         return uploads, contents
 
     def _encode(self, uploads: Sequence[AssetUploaded], contents: Sequence[Content]) -> npt.NDArray[np.float16]:
-        """(n, d) float16; float16 is what is stored, published and searched, so everything derives from the same bytes."""
+        """(n, d) float16: stored, published and searched alike, so that everything derives from the same bytes."""
         vectors = np.zeros((len(uploads), self._encoder.dimension), np.float16)
         for modality in MODALITIES:
             rows = [row for row, upload in enumerate(uploads) if upload.modality == modality]
