@@ -1,14 +1,12 @@
-"""Events in and out: the vocabulary of the stream.
+"""The vocabulary of the stream: topics, records and messages, events, errors.
 
-Kafka records come in and become frozen events; recommendations and announcements go out as messages.
-Knows CloudEvents and JSON; knows nothing of Kafka clients, databases or vectors' meaning.
+Frozen values without behaviour. Knows nothing of JSON, CloudEvents, Kafka clients, databases or vectors' meaning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,22 @@ import numpy.typing as npt
 IMAGE = "image"
 TEXT = "text"
 MODALITIES = (IMAGE, TEXT)
+
+ASSET_UPLOADED = "asset-uploaded"
+ASSET_DELETED = "asset-deleted"
+USER_DELETED = "user-deleted"
+ASSET_EMBEDDED = "asset-embedded"
+PROFILE_CHANGED = "profile-changed"
+RECOMMENDATIONS = "recommendations"
+DEAD_LETTER_SUFFIX = ".dlq"
+
+# The type of the one event that each input topic carries.
+INPUT_TYPES = {
+    ASSET_UPLOADED: "asset.uploaded",
+    ASSET_DELETED: "asset.deleted",
+    USER_DELETED: "user.deleted",
+}
+RECOMMENDATIONS_TYPE = "recommendations.refreshed"
 
 
 class BadInputError(Exception):
@@ -48,7 +62,7 @@ class TryLaterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One Kafka record as it came."""
+    """One Kafka record as it came; `timestamp_ms` is -1 where it has none."""
 
     topic: str
     partition: int
@@ -59,19 +73,32 @@ class Record:
     headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
+class CorruptRecordError(Exception):
+    """A record of an internal topic that cannot be read, so that its reader's state would be wrong without it.
+
+    Args:
+        record: which one.
+        message: what is wrong with it.
+    """
+
+    def __init__(self, record: Record, message: str) -> None:
+        super().__init__(f"{record.topic}, partition {record.partition}, offset {record.offset}: {message}")
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message to publish; `topic` is without the prefix."""
+    """One message to publish; `topic` is without the prefix. Without `timestamp_ms` it gets the time of sending."""
 
     topic: str
-    key: str
+    key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    timestamp_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AssetUploaded:
-    """A user's asset, new or replaced. Text comes inline (`text`) or by `uri`, an image by `uri`."""
+    """A user's asset, new or replaced; exactly one of `uri` and `text` is set, an image has `uri`."""
 
     event_id: str
     occurred_at_ns: int
@@ -82,6 +109,11 @@ class AssetUploaded:
     uri: str | None = None
     text: str | None = None
 
+    @property
+    def write_key(self) -> tuple[int, bool, str]:
+        """The order of the writes to one asset: the greatest wins."""
+        return self.occurred_at_ns, False, self.event_id
+
 
 @dataclass(frozen=True, slots=True)
 class AssetDeleted:
@@ -91,6 +123,11 @@ class AssetDeleted:
     occurred_at_ns: int
     received_at_ms: int
     asset_id: str
+
+    @property
+    def write_key(self) -> tuple[int, bool, str]:
+        """The order of the writes to one asset: the greatest wins."""
+        return self.occurred_at_ns, True, self.event_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,42 +214,3 @@ class Recommendations:
     model: str
     areas: list[RecommendedArea]
     feed: list[FeedItem]
-
-
-def parse(record: Record, topic: str) -> InputEvent:
-    """Read one record of the input topic `topic` (named without prefix).
-
-    Raises:
-        BadEventError: not a valid event of this topic.
-    """
-    raise BadEventError(f"{topic} {record.offset}: not written yet")
-
-
-def dump_embeddings(embeddings: Embeddings) -> list[Message]:
-    """`asset-embedded`, one message per asset."""
-    raise BadEventError("not written yet")
-
-
-def parse_embeddings(records: Sequence[Record], model: str) -> Embeddings:
-    """Read a batch of `asset-embedded`; assets of another model count as removed from this model's space."""
-    raise BadEventError("not written yet")
-
-
-def dump_profile_changes(changes: Sequence[ProfileChanged]) -> list[Message]:
-    """`profile-changed`, one message per user."""
-    raise BadEventError("not written yet")
-
-
-def parse_profile_changed(record: Record) -> ProfileChanged:
-    """Read one `profile-changed` record."""
-    raise BadEventError("not written yet")
-
-
-def dump_recommendations(recommendations: Recommendations) -> Message:
-    """`recommendations`: the contract's JSON, or a tombstone where the user has no assets left."""
-    raise BadEventError("not written yet")
-
-
-def parse_recommendations(value: bytes) -> dict[str, Any]:
-    """Read one value of `recommendations`."""
-    raise BadEventError("not written yet")

@@ -1,0 +1,187 @@
+"""The internal topics: what ingest tells the recommenders.
+
+Embeddings and profile versions come in as arrays and go out as messages, and back. Whole batches at once: one
+buffer for all vectors. Knows nothing of what the vectors mean or of who reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from zccr_stream.events.envelope import read_object, shown
+from zccr_stream.events.times import format_time, parse_time
+from zccr_stream.events.vocabulary import (
+    ASSET_EMBEDDED,
+    PROFILE_CHANGED,
+    BadEventError,
+    CorruptRecordError,
+    Embeddings,
+    Message,
+    ProfileChanged,
+    Record,
+)
+
+_HALF_BYTES = 2
+_EXPONENT = np.uint16(0x7C00)
+_NO_TIME = b"1970-01-01T00:00:00Z"
+
+
+def dump_embeddings(embeddings: Embeddings) -> list[Message]:
+    """`asset-embedded`, one message per asset; a removal has no value."""
+    n, d = embeddings.vectors.shape
+    assert len(embeddings) == n == len(embeddings.revisions) == len(embeddings.live), "arrays of one length"
+    width = d * _HALF_BYTES
+    blob = np.ascontiguousarray(embeddings.vectors, dtype="<f2").tobytes()
+    model = ("model", embeddings.model.encode())
+    revisions = embeddings.revisions.tolist()
+    times = embeddings.occurred_at_ns.tolist()
+    messages = []
+    for row, live in enumerate(embeddings.live.tolist()):
+        headers = (
+            ("user_id", embeddings.user_ids[row].encode()),
+            ("modality", embeddings.modalities[row].encode()),
+            model,
+            ("revision", b"%d" % revisions[row]),
+            ("occurred_at", format_time(times[row]).encode()),
+        )
+        value = blob[row * width : (row + 1) * width] if live else None
+        messages.append(Message(ASSET_EMBEDDED, embeddings.asset_ids[row].encode(), value, headers))
+    return messages
+
+
+def parse_embeddings(records: Sequence[Record], model: str, dimension: int | None = None) -> Embeddings:
+    """Read a batch of `asset-embedded`.
+
+    Assets of another model, or of another dimension, are not live: they are removed from this model's space.
+
+    Args:
+        records: n records of any partitions, in order.
+        model: the name of the space.
+        dimension: d where it is known; else the batch's most frequent one, 0 where nothing in it is live.
+
+    Raises:
+        CorruptRecordError: a record that this program did not write.
+    """
+    columns = _Columns([], [], [], [], [], [])
+    for record in records:
+        columns.add(record)
+    space = model.encode()
+    widths = [
+        len(record.value) if record.value is not None and of_record == space else 0
+        for record, of_record in zip(records, columns.models, strict=True)
+    ]
+    width = _most_frequent(widths) if dimension is None else dimension * _HALF_BYTES
+    live = [0 < of_record == width for of_record in widths]
+    vectors = np.zeros((len(records), width // _HALF_BYTES), np.float16)
+    vectors[live] = _vectors([record for record, is_live in zip(records, live, strict=True) if is_live], width)
+    return Embeddings(
+        model,
+        columns.asset_ids,
+        columns.user_ids,
+        columns.modalities,
+        np.array(columns.revisions, np.int64),
+        np.array(columns.times_ns, np.int64),
+        vectors,
+        np.array(live, bool),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What the keys and headers of a batch say, field by field."""
+
+    asset_ids: list[str]
+    user_ids: list[str]
+    modalities: list[str]
+    models: list[bytes]
+    revisions: list[int]
+    times_ns: list[int]
+
+    def add(self, record: Record) -> None:
+        headers = dict(record.headers)
+        try:
+            self.asset_ids.append(_bytes(record.key).decode())
+            self.models.append(_bytes(headers["model"]))
+            self.revisions.append(_revision(_bytes(headers["revision"])))
+            # A removal need not say whose asset it was, of which kind, and since when.
+            self.user_ids.append((headers.get("user_id") or b"").decode())
+            self.modalities.append((headers.get("modality") or b"").decode())
+            self.times_ns.append(parse_time((headers.get("occurred_at") or _NO_TIME).decode()))
+        except KeyError as error:
+            raise CorruptRecordError(record, f"header {error.args[0]}: missing") from error
+        except ValueError as error:
+            raise CorruptRecordError(record, f"key or headers: {error}") from error
+
+
+def _bytes(value: bytes | None) -> bytes:
+    if value is None:
+        raise ValueError("null")
+    return value
+
+
+def _revision(value: bytes) -> int:
+    revision = int(value)
+    if not 0 <= revision < 2**63:
+        raise ValueError("revision out of range")
+    return revision
+
+
+def _most_frequent(widths: Sequence[int]) -> int:
+    counts = Counter(width for width in widths if width % _HALF_BYTES == 0 and width)
+    return counts.most_common(1)[0][0] if counts else 0
+
+
+def _vectors(records: Sequence[Record], width: int) -> npt.NDArray[np.float16]:
+    """(n, d): the values of n records of one width."""
+    vectors = np.frombuffer(b"".join([record.value or b"" for record in records]), "<f2")
+    # On the bits this is several times faster than isfinite; one NaN would spoil every search.
+    broken = np.flatnonzero((vectors.view("<u2") & _EXPONENT) == _EXPONENT)
+    if broken.size:
+        raise CorruptRecordError(records[broken[0] * _HALF_BYTES // width], "value: holds NaN or infinity")
+    return vectors.reshape(len(records), width // _HALF_BYTES)
+
+
+def dump_profile_changes(changes: Sequence[ProfileChanged]) -> list[Message]:
+    """`profile-changed`, one message per user; the time of arrival goes along to measure how long it all took."""
+    return [
+        Message(
+            PROFILE_CHANGED,
+            change.user_id.encode(),
+            _compact({"user_id": change.user_id, "profile_version": change.profile_version}),
+            (("received_at_ms", b"%d" % change.received_at_ms),),
+        )
+        for change in changes
+    ]
+
+
+def parse_profile_changed(record: Record) -> ProfileChanged:
+    """Read one `profile-changed` record; without its time of arrival, the record's own timestamp counts.
+
+    Raises:
+        BadEventError: not a record of this topic.
+    """
+    if record.value is None:
+        raise BadEventError("value: got null, expected a JSON object")
+    data = read_object("value", record.value)
+    user_id, version = data.get("user_id"), data.get("profile_version")
+    if not isinstance(user_id, str):
+        raise BadEventError(f"user_id: got {shown(user_id)}, expected a string")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BadEventError(f"profile_version: got {shown(version)}, expected an integer")
+    received_at = dict(record.headers).get("received_at_ms")
+    if received_at is None:
+        return ProfileChanged(user_id, version, record.timestamp_ms)
+    try:
+        return ProfileChanged(user_id, version, int(received_at))
+    except ValueError as error:
+        raise BadEventError(f"received_at_ms: got {shown(received_at)}, expected milliseconds since 1970") from error
+
+
+def _compact(data: dict[str, object]) -> bytes:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
