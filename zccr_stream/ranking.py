@@ -59,10 +59,13 @@ class RankingRule:
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """One list: rows of that modality's hits, and what to say of them."""
+    """One modality's lists: per area what is recommended, best first, by its number among the c candidates.
 
-    rows: list[int]
-    recommended: list[Recommended]
+    `near` (c, c) says which candidates show the same.
+    """
+
+    lists: list[dict[int, Recommended]]
+    near: npt.NDArray[np.bool_]
 
 
 def rank(
@@ -82,12 +85,7 @@ def rank(
     Raises:
         ValueError: hits of a modality do not hold one line per area.
     """
-    own = frozenset(profile.asset_ids)
-    ranked = {
-        modality: _rank_modality(found, len(areas), own, profile.user_id, rule.k)
-        for modality, found in hits.items()
-        if areas
-    }
+    ranked = {modality: _rank_modality(found, profile, len(areas), rule) for modality, found in hits.items() if areas}
     return Recommendations(
         user_id=profile.user_id,
         profile_version=profile.profile_version,
@@ -101,81 +99,84 @@ def rank(
                 weight=area.weight,
                 representative=profile.asset_ids[area.medoid],
                 recommended={
-                    modality: ranked[modality][line].recommended if modality in ranked else []
+                    modality: list(ranked[modality].lists[line].values()) if modality in ranked else []
                     for modality in MODALITIES
                 },
             )
             for line, area in enumerate(areas)
         ],
-        feed=_feed(areas, ranked, hits, rule),
+        feed=_feed(areas, ranked, rule.feed_size),
     )
 
 
-def _rank_modality(hits: Hits, lines: int, own: frozenset[str], user_id: str, k: int) -> list[_Ranked]:
-    """One list per area: the best k that are not the user's own, ties by asset id, each asset once."""
+def _rank_modality(hits: Hits, profile: Profile, lines: int, rule: RankingRule) -> _Ranked:
+    """The best k of every line that are not the user's own; ties by asset id."""
     if len(hits.rows) != lines or hits.scores.shape != hits.rows.shape:
         raise ValueError(
-            f"hits have rows {hits.rows.shape} and scores {hits.scores.shape}; "
-            f"expected one line for each of {lines} areas"
+            f"hits have rows {hits.rows.shape} and scores {hits.scores.shape}; expected one line per area, {lines}"
         )
-    others = [
-        owner != user_id and asset_id not in own for asset_id, owner in zip(hits.asset_ids, hits.user_ids, strict=True)
+    if not len(hits.asset_ids):
+        return _Ranked([{} for _ in range(lines)], np.zeros((0, 0), dtype=np.bool_))
+    rows, candidates = np.unique(hits.rows, return_inverse=True)  # (c,) and (s, k), which points into it
+    asset_ids = [hits.asset_ids[row] for row in rows.tolist()]
+    user_ids = [hits.user_ids[row] for row in rows.tolist()]
+    barred = (rows < 0) | _own(asset_ids, user_ids, profile)
+    scores = np.round(hits.scores.astype(np.float64), _DECIMALS) + 0.0  # + 0.0: no negative zero
+    order = np.lexsort((_places(asset_ids)[candidates], -scores, barred[candidates]))
+    candidates, scores = np.take_along_axis(candidates, order, 1), np.take_along_axis(scores, order, 1)
+    counts = np.minimum(np.count_nonzero(~barred[candidates], axis=1), rule.k)
+    lists = [
+        {
+            candidate: Recommended(asset_ids[candidate], user_ids[candidate], score)
+            for candidate, score in zip(line[:count].tolist(), line_scores[:count].tolist(), strict=True)
+        }
+        for line, line_scores, count in zip(candidates, scores, counts.tolist(), strict=True)
     ]
-    return [
-        _rank_line(hits, rows, scores, others, k)
-        for rows, scores in zip(hits.rows.tolist(), hits.scores.tolist(), strict=True)
-    ]
+    return _Ranked(lists, _near_duplicates(hits.vectors[rows], rule.near_duplicate))
 
 
-def _rank_line(hits: Hits, rows: list[int], scores: list[float], others: list[bool], k: int) -> _Ranked:
-    best: dict[str, tuple[float, int]] = {}
-    for row, score in zip(rows, scores, strict=True):
-        if row >= 0 and others[row]:
-            best.setdefault(hits.asset_ids[row], (-round(score, _DECIMALS), row))
-    order = sorted((cost, asset_id, row) for asset_id, (cost, row) in best.items())[:k]
-    return _Ranked(
-        rows=[row for _, _, row in order],
-        recommended=[Recommended(asset_id, hits.user_ids[row], -cost) for cost, asset_id, row in order],
+def _own(asset_ids: Sequence[str], user_ids: Sequence[str], profile: Profile) -> npt.NDArray[np.bool_]:
+    """(c,) what is the user's own, by the profile or, where the index is behind it, by the index."""
+    own = set(asset_ids).intersection(profile.asset_ids)
+    return np.array(
+        [user_id == profile.user_id or asset_id in own for asset_id, user_id in zip(asset_ids, user_ids, strict=True)],
+        dtype=np.bool_,
     )
 
 
-def _feed(
-    areas: Sequence[Area],
-    ranked: Mapping[str, list[_Ranked]],
-    hits: Mapping[str, Hits],
-    rule: RankingRule,
-) -> list[FeedItem]:
-    """The round-robin merge of the lists (see `rank`): each queue's turn comes again behind all others."""
-    alike = {modality: _near_duplicates(hits[modality], lists, rule) for modality, lists in ranked.items()}
+def _places(names: Sequence[str]) -> npt.NDArray[np.intp]:
+    """(c,) each name's place in their order."""
+    places = np.empty(len(names), dtype=np.intp)
+    places[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    return places
+
+
+def _near_duplicates(vectors: npt.NDArray[np.float32], cosine: float) -> npt.NDArray[np.bool_]:
+    """(c, c) which of the (c, d) candidates show the same, each itself among them: one matrix product for all."""
+    lengths = np.sqrt(np.einsum("cd,cd->c", vectors, vectors))
+    units = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
+    near: npt.NDArray[np.bool_] = units @ units.T >= cosine
+    np.fill_diagonal(near, True)
+    return near
+
+
+def _feed(areas: Sequence[Area], ranked: Mapping[str, _Ranked], size: int) -> list[FeedItem]:
+    """The round-robin merge of the lists (see `rank`): whose turn it was comes again behind all others."""
     queues = deque(
-        (
-            area,
-            modality,
-            deque(zip(ranked[modality][line].rows, ranked[modality][line].recommended, strict=True)),
-        )
+        (area, modality, iter(ranked[modality].lists[line].items()))
         for line, area in enumerate(areas)
         for modality in sorted(ranked, key=lambda target: (target == area.modality, target))
     )
-    shown: dict[str, set[int]] = {modality: set() for modality in ranked}
-    feed: list[FeedItem] = []
+    shown = {modality: np.zeros(len(found.near), dtype=np.bool_) for modality, found in ranked.items()}
     taken: set[str] = set()
-    while queues and len(feed) < rule.feed_size:
+    feed: list[FeedItem] = []
+    while queues and len(feed) < size:
         area, modality, queue = queues.popleft()
-        while queue:
-            row, item = queue.popleft()
-            if row not in shown[modality] and item.asset_id not in taken:
-                shown[modality] |= alike[modality][row]
+        for candidate, item in queue:
+            if not shown[modality][candidate] and item.asset_id not in taken:
+                shown[modality] |= ranked[modality].near[candidate]
                 taken.add(item.asset_id)
                 feed.append(FeedItem(item.asset_id, item.user_id, modality, area.area_id, item.score))
                 queues.append((area, modality, queue))
                 break
     return feed
-
-
-def _near_duplicates(hits: Hits, lists: Sequence[_Ranked], rule: RankingRule) -> dict[int, set[int]]:
-    """Per listed row the listed rows that show the same, itself among them: one matrix product for all."""
-    rows = np.array(sorted({row for ranked in lists for row in ranked.rows}), dtype=np.intp)
-    vectors = hits.vectors[rows].astype(np.float32, copy=False)
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    near = vectors @ vectors.T >= rule.near_duplicate
-    return {int(row): {int(row), *rows[alike].tolist()} for row, alike in zip(rows, near, strict=True)}
