@@ -8,6 +8,7 @@ events alone.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +25,7 @@ from zccr_stream.events import (
     AssetDeleted,
     AssetUploaded,
     BadInputError,
+    CorruptRecordError,
     Embeddings,
     InputEvent,
     Message,
@@ -41,6 +43,8 @@ from zccr_stream.events import (
 )
 from zccr_stream.interests import Area, AreaRule, Profile, find_areas
 from zccr_stream.ranking import Hits, RankingRule, rank
+
+logger = logging.getLogger(__name__)
 
 Content = Image | str
 Failure = BadInputError | TryLaterError
@@ -290,8 +294,8 @@ class Refresh:
         for row, record in enumerate(records):
             try:
                 changes.append(parse_profile_changed(record))
-            except BadInputError as error:
-                outcomes[row] = error
+            except CorruptRecordError as error:
+                outcomes[row] = BadInputError("parse", str(error))
         self.refresh(sorted({change.user_id for change in changes}))
         now_ms = self._clock_ns() / 1e6
         metrics.observe_event_to_recommendation([(now_ms - change.received_at_ms) / 1e3 for change in changes])
@@ -339,6 +343,20 @@ class Refresh:
 
 
 def follow(records: Sequence[Record], index: Index, model: str) -> None:
-    """Apply a batch of `asset-embedded` to the index."""
+    """Apply a batch of `asset-embedded` to the index; what this program did not write is passed over."""
     with metrics.stage("apply", len(records)):
-        index.apply(parse_embeddings(records, model))
+        try:
+            embeddings = parse_embeddings(records, model)
+        except CorruptRecordError:
+            embeddings = parse_embeddings([record for record in records if _is_sound(record, model)], model)
+        index.apply(embeddings)
+
+
+def _is_sound(record: Record, model: str) -> bool:
+    try:
+        parse_embeddings([record], model)
+    except CorruptRecordError as error:
+        logger.error("%s", error)
+        metrics.failed("apply", "bad_input")
+        return False
+    return True

@@ -390,19 +390,16 @@ class BatchConsumer:
 
     def _bury(self, dead: Sequence[tuple[_Entry, Failure]]) -> None:
         self._publisher.publish(
-            [dump_dead_letter(entry.record, outcome, entry.attempts, self._topic_prefix) for entry, outcome in dead]
+            [dump_dead_letter(entry.record, self._name(entry), failure, entry.attempts) for entry, failure in dead]
         )
-        for entry, outcome in dead:
-            topic = entry.record.topic.removeprefix(self._topic_prefix)
-            metrics.dead_lettered(topic, outcome.stage)
-            logger.warning(
-                "dead letter: %s/%d/%d: %s: %s",
-                topic,
-                entry.record.partition,
-                entry.record.offset,
-                outcome.stage,
-                outcome,
-            )
+        for entry, failure in dead:
+            metrics.dead_lettered(self._name(entry), failure.stage)
+            place = f"{entry.record.topic}/{entry.record.partition}/{entry.record.offset}"
+            logger.warning("dead letter %s: %s: %s", place, failure.stage, failure)
+
+    def _name(self, entry: _Entry) -> str:
+        """The topic without its prefix."""
+        return entry.record.topic.removeprefix(self._topic_prefix)
 
     def _through_outages(self, work: Callable[[], T]) -> T:
         """Repeat while PostgreSQL or Kafka is away, up to the limit; a stop ends the waiting."""

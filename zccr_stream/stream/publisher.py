@@ -70,7 +70,7 @@ class Publisher:
                     value=message.value,
                     headers=list(message.headers),
                     on_delivery=delivery,
-                    **({} if message.timestamp_ms is None else {"timestamp": message.timestamp_ms}),
+                    timestamp=message.timestamp_ms or 0,  # 0: now
                 )
             except BufferError:  # the client's queue is full: let it drain
                 self._producer.poll(0.1)

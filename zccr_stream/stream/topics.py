@@ -9,14 +9,16 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
+from zccr_stream.events import (
+    ASSET_DELETED,
+    ASSET_EMBEDDED,
+    ASSET_UPLOADED,
+    DEAD_LETTER_SUFFIX,
+    PROFILE_CHANGED,
+    RECOMMENDATIONS,
+    USER_DELETED,
+)
 from zccr_stream.pipeline import UnavailableError
-
-ASSET_UPLOADED = "asset-uploaded"
-ASSET_DELETED = "asset-deleted"
-USER_DELETED = "user-deleted"
-ASSET_EMBEDDED = "asset-embedded"
-PROFILE_CHANGED = "profile-changed"
-RECOMMENDATIONS = "recommendations"
 
 INPUT_TOPICS = (ASSET_UPLOADED, ASSET_DELETED, USER_DELETED)
 
@@ -50,7 +52,7 @@ class TopicRule:
             RECOMMENDATIONS: compacted | large,
             # Dead letters wait for a person: they are kept until somebody deals with them.
             **{
-                f"{topic}.dlq": {"cleanup.policy": "delete", "retention.ms": "-1"} | large
+                topic + DEAD_LETTER_SUFFIX: {"cleanup.policy": "delete", "retention.ms": "-1"} | large
                 for topic in (*INPUT_TOPICS, PROFILE_CHANGED)
             },
         }
