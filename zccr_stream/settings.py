@@ -6,10 +6,12 @@ plain values. `docs/settings.md` is made from this module (`python -m zccr_strea
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Positive = Annotated[int, Field(gt=0)]
@@ -163,3 +165,37 @@ class Settings(BaseSettings):
         if not value.startswith("postgresql+psycopg2://"):
             raise ValueError("expected postgresql+psycopg2://user:password@host:port/database")
         return value
+
+    @model_validator(mode="after")
+    def _snapshots_see_every_removal(self) -> Settings:
+        if self.snapshot_age_max_hours >= self.delete_retention_hours:
+            raise ValueError(
+                f"snapshot_age_max_hours is {self.snapshot_age_max_hours}; expected less than delete_retention_hours "
+                f"({self.delete_retention_hours}), or a removal may be missed"
+            )
+        return self
+
+
+def document() -> str:
+    """Every setting as the Markdown page docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Every setting is an environment variable. This page is made by `python -m zccr_stream.settings`.",
+        "",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "unset" if default is None else "empty" if default == "" else f"`{_plain(default)}`"
+        lines.append(f"| `ZCCR_{name.upper()}` | {shown} | {(field.description or '').replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(default: object) -> str:
+    return json.dumps(default) if isinstance(default, dict | list | bool) else str(default)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

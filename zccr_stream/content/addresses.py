@@ -56,11 +56,7 @@ def _not_public(address: Address) -> str | None:
         return "a multicast address"
     if isinstance(address, IPv6Address):
         return _not_public_v6(address)
-    if (
-        not address.is_global
-        or address.is_reserved
-        or any(address in net for net in _NOT_PUBLIC if net.version == 4)
-    ):
+    if not address.is_global or address.is_reserved or any(address in net for net in _NOT_PUBLIC if net.version == 4):
         return "a private or reserved address"
     return None
 

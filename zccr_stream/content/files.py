@@ -13,9 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from zccr_stream.events import BadInputError, TryLaterError
 
-_OPEN = (
-    os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-)  # the last: opening a fifo would wait for a writer
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # the last: opening a fifo would wait for a writer
 
 
 class FileReader:
@@ -43,20 +41,14 @@ class FileReader:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BadInputError("fetch", f"there is no file {_shown(path)}") from error
         except PermissionError as error:
-            raise BadInputError(
-                "fetch", f"the file {_shown(path)} may not be read by this service"
-            ) from error
+            raise BadInputError("fetch", f"the file {_shown(path)} may not be read by this service") from error
         except (OSError, RuntimeError) as error:
-            raise TryLaterError(
-                "fetch", f"the file {_shown(path)} could not be read: {_reason(error)}"
-            ) from error
+            raise TryLaterError("fetch", f"the file {_shown(path)} could not be read: {_reason(error)}") from error
 
     def _read(self, path: str, bytes_max: int) -> bytes:
         resolved = Path(path).resolve(strict=True)
         if not resolved.is_relative_to(self._root):
-            raise BadInputError(
-                "fetch", f"the file {_shown(path)} does not lie under the folder that is allowed"
-            )
+            raise BadInputError("fetch", f"the file {_shown(path)} does not lie under the folder that is allowed")
         descriptor = self._open(resolved.relative_to(self._root))
         try:
             state = os.fstat(descriptor)
@@ -70,9 +62,7 @@ class FileReader:
         finally:
             os.close(descriptor)
         if len(data) > bytes_max:
-            raise BadInputError(
-                "fetch", f"the file {_shown(path)} holds more than the {bytes_max:,} bytes allowed"
-            )
+            raise BadInputError("fetch", f"the file {_shown(path)} holds more than the {bytes_max:,} bytes allowed")
         return data
 
     def _open(self, relative: Path) -> int:
@@ -93,18 +83,12 @@ def _path(uri: str) -> str:
     try:
         parts = urlsplit(uri)
     except ValueError as error:
-        raise BadInputError(
-            "fetch", "the file: URI cannot be read; expected file:///absolute/path"
-        ) from error
+        raise BadInputError("fetch", "the file: URI cannot be read; expected file:///absolute/path") from error
     path = unquote(parts.path)
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not path.startswith("/"):
-        raise BadInputError(
-            "fetch", "the file: URI is not of the form file:///absolute/path (percent-encoded)"
-        )
+        raise BadInputError("fetch", "the file: URI is not of the form file:///absolute/path (percent-encoded)")
     if "\0" in path or ".." in path.split("/"):
-        raise BadInputError(
-            "fetch", "the path of the file: URI holds '..' or a NUL; expected a plain absolute path"
-        )
+        raise BadInputError("fetch", "the path of the file: URI holds '..' or a NUL; expected a plain absolute path")
     return path
 
 

@@ -82,13 +82,9 @@ class ImageDecoder:
 
     def __init__(self, limits: DecodeLimits) -> None:
         if Image.MAX_IMAGE_PIXELS is not None and limits.pixels_max > Image.MAX_IMAGE_PIXELS:
-            raise ValueError(
-                f"pixels_max is {limits.pixels_max:,}, above Pillow's own {Image.MAX_IMAGE_PIXELS:,}"
-            )
+            raise ValueError(f"pixels_max is {limits.pixels_max:,}, above Pillow's own {Image.MAX_IMAGE_PIXELS:,}")
         if limits.pixels_in_flight_max < limits.pixels_max:
-            raise ValueError(
-                "pixels_in_flight_max must be at least pixels_max, or the largest image could never start"
-            )
+            raise ValueError("pixels_in_flight_max must be at least pixels_max, or the largest image could never start")
         self._limits = limits
         self._pixels = _PixelBudget(limits.pixels_in_flight_max)
 
@@ -116,9 +112,7 @@ class ImageDecoder:
     def _check_size(self, image: Image.Image) -> None:
         width, height = image.size
         if width < 1 or height < 1:
-            raise BadInputError(
-                "decode", f"the image is of {width} x {height} pixels; expected at least 1 x 1"
-            )
+            raise BadInputError("decode", f"the image is of {width} x {height} pixels; expected at least 1 x 1")
         if width * height > self._limits.pixels_max:
             message = f"the image is of {width:,} x {height:,} = {width * height:,} pixels; {self._allowed()}"
             raise BadInputError("decode", message)
@@ -130,9 +124,7 @@ class ImageDecoder:
         if image.format in ("JPEG", "MPO"):
             scans = data.count(b"\xff\xda")
             if scans > _JPEG_SCANS_MAX:
-                raise BadInputError(
-                    "decode", f"the JPEG has {scans:,} scans; at most {_JPEG_SCANS_MAX} are allowed"
-                )
+                raise BadInputError("decode", f"the JPEG has {scans:,} scans; at most {_JPEG_SCANS_MAX} are allowed")
             side = self._limits.side_min_px
             image.draft("RGB", (side, side))  # the size is a lower bound: nothing that is needed gets lost
         image.load()
@@ -148,9 +140,7 @@ def _looks_like(data: bytes) -> str:
     start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").lower() or data[:64]
     if data[4:8] == b"ftyp":
         return f"an ISO media file of brand {data[8:12].decode('latin-1')!r} (HEIC, video)"
-    return next(
-        (what for prefix, what in _LOOKS_LIKE if start.startswith(prefix)), "not an image that can be read"
-    )
+    return next((what for prefix, what in _LOOKS_LIKE if start.startswith(prefix)), "not an image that can be read")
 
 
 def _reason(error: BaseException) -> str:

@@ -36,9 +36,7 @@ def read_data_uri(uri: str, kind: str, bytes_max: int) -> Fetched:
     if parameters and parameters[-1].lower() == "base64":
         data = _from_base64(data)
     if len(data) > bytes_max:
-        raise BadInputError(
-            "fetch", f"the data: URI holds {len(data):,} bytes; at most {bytes_max:,} are allowed"
-        )
+        raise BadInputError("fetch", f"the data: URI holds {len(data):,} bytes; at most {bytes_max:,} are allowed")
     return Fetched(data, _charset(parameters))
 
 

@@ -58,9 +58,7 @@ class ContentLoader:
         )
         self._files = None if fetch.file_root is None else FileReader(fetch.file_root)
         self._stores = {
-            scheme: StoreReader(
-                scheme, fetch.store_prefixes, fetch.store_options.get(scheme, {}), fetch.timeout_s
-            )
+            scheme: StoreReader(scheme, fetch.store_prefixes, fetch.store_options.get(scheme, {}), fetch.timeout_s)
             for scheme in STORE_SCHEMES
             if scheme in fetch.schemes
         }
@@ -92,9 +90,7 @@ class ContentLoader:
             return future.result()
         future.cancel()
         timeout_s = self._fetch_limits.batch_timeout_s
-        return TryLaterError(
-            "fetch", f"the content was not loaded within the {timeout_s:g} s a batch may take"
-        )
+        return TryLaterError("fetch", f"the content was not loaded within the {timeout_s:g} s a batch may take")
 
     def _outcome(self, upload: AssetUploaded) -> Outcome:
         try:
@@ -105,9 +101,7 @@ class ContentLoader:
 
     def _load(self, upload: AssetUploaded) -> Image | str:
         if upload.modality == IMAGE:
-            return self._images.decode(
-                self._fetch(upload.uri, IMAGE, self._fetch_limits.image_bytes_max).data
-            )
+            return self._images.decode(self._fetch(upload.uri, IMAGE, self._fetch_limits.image_bytes_max).data)
         if upload.text is not None:
             return clean_text(upload.text, self._decode_limits.text_chars_max)
         fetched = self._fetch(upload.uri, upload.modality, self._fetch_limits.text_bytes_max)
@@ -120,9 +114,7 @@ class ContentLoader:
             return read_data_uri(uri, kind, bytes_max)
         if scheme == "file":
             if self._files is None:
-                raise BadInputError(
-                    "fetch", "file: URIs are refused: no folder is configured that they may lie under"
-                )
+                raise BadInputError("fetch", "file: URIs are refused: no folder is configured that they may lie under")
             return Fetched(self._files.fetch(uri, bytes_max))
         if scheme in self._stores:
             return Fetched(self._stores[scheme].fetch(uri, bytes_max))

@@ -69,9 +69,7 @@ class CheckedNetwork(httpcore.NetworkBackend):
                 leads = address if host == address else f"{host} leads to {address}, which"
                 message = f"{leads} is {reason}; expected a host on the public internet"
                 raise BadInputError("fetch", message)
-        failure: httpcore.NetworkError | httpcore.TimeoutException = httpcore.ConnectError(
-            f"{host} has no address"
-        )
+        failure: httpcore.NetworkError | httpcore.TimeoutException = httpcore.ConnectError(f"{host} has no address")
         for address in addresses[:_ADDRESSES_MAX]:
             try:
                 left_s = self._deadline.left_s(timeout, httpcore.ConnectTimeout)
@@ -107,9 +105,7 @@ class CheckedNetwork(httpcore.NetworkBackend):
         if isinstance(answer, OSError):
             # A name that is unknown now may be known in a while (a new record, a resolver that lost its
             # uplink and says so in the same words), so it is retried like an outage.
-            raise httpcore.ConnectError(
-                f"{host} could not be resolved: {answer.strerror or answer}"
-            ) from answer
+            raise httpcore.ConnectError(f"{host} could not be resolved: {answer.strerror or answer}") from answer
         return answer
 
 

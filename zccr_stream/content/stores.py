@@ -38,17 +38,13 @@ class StoreReader:
         ValueError: the package that reads this store is not installed.
     """
 
-    def __init__(
-        self, scheme: str, prefixes: Sequence[str], options: Mapping[str, Any], timeout_s: float
-    ) -> None:
+    def __init__(self, scheme: str, prefixes: Sequence[str], options: Mapping[str, Any], timeout_s: float) -> None:
         self._prefixes = tuple(prefix for prefix in prefixes if prefix.startswith(f"{scheme}://"))
         self._restricted = bool(prefixes)
         self._timeout_s = timeout_s
         try:
             # Not the cached instance: it would be one per thread, each with connections of its own.
-            self._files = fsspec.filesystem(
-                scheme, skip_instance_cache=True, use_listings_cache=False, **options
-            )
+            self._files = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **options)
         except ImportError as error:
             hint = f"what reads it is not installed: pip install 'zccr-stream[{scheme}]'"
             raise ValueError(f"the scheme {scheme!r} is allowed, but {hint}") from error
@@ -72,19 +68,13 @@ class StoreReader:
         except (FileNotFoundError, IsADirectoryError) as error:
             raise BadInputError("fetch", f"there is no object {name}") from error
         except (PermissionError, ValueError) as error:
-            raise BadInputError(
-                "fetch", f"the object {name} may not be read by this service: {error}"
-            ) from error
+            raise BadInputError("fetch", f"the object {name} may not be read by this service: {error}") from error
         except TimeoutError as error:
-            raise TryLaterError(
-                "fetch", f"{name} did not come in full within {self._timeout_s:g} s"
-            ) from error
+            raise TryLaterError("fetch", f"{name} did not come in full within {self._timeout_s:g} s") from error
         except self._faults as error:
             raise TryLaterError("fetch", f"the object {name} could not be read: {error}") from error
         if len(data) > bytes_max:
-            raise BadInputError(
-                "fetch", f"the object {name} holds more than the {bytes_max:,} bytes that are allowed"
-            )
+            raise BadInputError("fetch", f"the object {name} holds more than the {bytes_max:,} bytes that are allowed")
         return data
 
     def _read(self, path: str, end: int) -> bytes:

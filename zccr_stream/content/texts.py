@@ -62,14 +62,10 @@ def clean_text(text: str, chars_max: int) -> str:
         BadInputError: longer than `chars_max` characters, or nothing to read in it.
     """
     if len(text) > chars_max:
-        raise BadInputError(
-            "decode", f"the text is of {len(text):,} characters; at most {chars_max:,} are allowed"
-        )
+        raise BadInputError("decode", f"the text is of {len(text):,} characters; at most {chars_max:,} are allowed")
     cleaned = _CONTROL.sub("", text).strip()
     if not any(char.isprintable() and not char.isspace() for char in cleaned):
-        raise BadInputError(
-            "decode", "the text is empty: it holds nothing but white space or invisible characters"
-        )
+        raise BadInputError("decode", "the text is empty: it holds nothing but white space or invisible characters")
     return cleaned
 
 
@@ -79,9 +75,7 @@ def _charset(declared: str | None) -> str:
     try:
         name = codecs.lookup(declared).name
     except (LookupError, ValueError) as error:
-        raise BadInputError(
-            "decode", f"the text's charset {declared[:40]!r} is not known; expected utf-8"
-        ) from error
+        raise BadInputError("decode", f"the text's charset {declared[:40]!r} is not known; expected utf-8") from error
     if name not in _CHARSETS:
         raise BadInputError("decode", f"the text's charset {declared[:40]!r} is not allowed; expected utf-8")
     return name

@@ -55,11 +55,7 @@ class WebFetcher:
         self._redirects_max = redirects_max
         self._timeout_s = timeout_s
         self._deadline = Deadline()
-        tls = (
-            ssl.create_default_context(cafile=ca_file)
-            if ca_file
-            else httpx.create_ssl_context(trust_env=False)
-        )
+        tls = ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=False)
         pool = httpcore.ConnectionPool(
             ssl_context=tls,
             max_connections=connections_max,
@@ -94,9 +90,7 @@ class WebFetcher:
                     return answer
                 url = answer
         except httpcore.TimeoutException as error:
-            raise TryLaterError(
-                "fetch", f"{shown(url)} did not answer in full within {self._timeout_s:g} s"
-            ) from error
+            raise TryLaterError("fetch", f"{shown(url)} did not answer in full within {self._timeout_s:g} s") from error
         except httpcore.LocalProtocolError as error:
             raise BadInputError("fetch", f"{shown(url)} cannot be asked for: {error}") from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
@@ -141,9 +135,7 @@ def _parse(uri: str, schemes: frozenset[str]) -> httpx.URL:
     if not url.host:
         raise BadInputError("fetch", "the URL names no host; expected https://host/path")
     if url.userinfo:
-        raise BadInputError(
-            "fetch", f"{shown(url)} carries a user name or password; expected a URL without them"
-        )
+        raise BadInputError("fetch", f"{shown(url)} carries a user name or password; expected a URL without them")
     if url.port == 0:
         raise BadInputError("fetch", f"{shown(url)} names port 0; expected 1 to 65535")
     return url
@@ -175,9 +167,7 @@ def _check_status(url: httpx.URL, status: int) -> None:
 def _read(response: httpx.Response, name: str, bytes_max: int) -> bytes:
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > bytes_max:
-        raise BadInputError(
-            "fetch", f"{name} holds {int(declared):,} bytes; at most {bytes_max:,} are allowed"
-        )
+        raise BadInputError("fetch", f"{name} holds {int(declared):,} bytes; at most {bytes_max:,} are allowed")
     data = bytearray()
     for chunk in _decompressed(response, name, bytes_max):
         data += chunk
@@ -193,17 +183,13 @@ def _decompressed(response: httpx.Response, name: str, bytes_max: int) -> Iterat
         yield from response.iter_raw()
         return
     if coding not in ("gzip", "x-gzip", "deflate"):
-        raise BadInputError(
-            "fetch", f"{name} is sent with content coding {coding[:40]!r}; expected none, or gzip"
-        )
+        raise BadInputError("fetch", f"{name} is sent with content coding {coding[:40]!r}; expected none, or gzip")
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     try:
         for chunk in response.iter_raw():
             yield inflater.decompress(chunk, bytes_max + 1)
             if inflater.unconsumed_tail:
-                raise BadInputError(
-                    "fetch", f"{name} inflates to more than the {bytes_max:,} bytes that are allowed"
-                )
+                raise BadInputError("fetch", f"{name} inflates to more than the {bytes_max:,} bytes that are allowed")
     except zlib.error as error:
         raise BadInputError("fetch", f"{name} is sent as {coding} but is not: {error}") from error
     if not inflater.eof or inflater.unused_data:
@@ -221,9 +207,7 @@ class _Transport(httpx.BaseTransport):
         answer = self._pool.handle_request(
             httpcore.Request(
                 method=request.method,
-                url=httpcore.URL(
-                    scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-                ),
+                url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
                 headers=request.headers.raw,
                 extensions=request.extensions,
             )

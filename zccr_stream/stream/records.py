@@ -23,7 +23,7 @@ def record_of(message: Message) -> Record:
         timestamp_ms=-1 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
         key=message.key(),
         value=message.value(),
-        headers=tuple((name, _bytes(value)) for name, value in message.headers() or ()),
+        headers=tuple((str(name), _bytes(value)) for name, value in list(message.headers() or ())),
     )
 
 

@@ -1,0 +1,574 @@
+"""The door to Kafka, against a real broker."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from tests.waiting import wait_until
+from zccr_stream import events, metrics
+from zccr_stream.events import ASSET_UPLOADED, BadInputError, Record, TryLaterError
+from zccr_stream.pipeline import Outcome, UnavailableError
+from zccr_stream.stream.consumer import BatchConsumer, Limits, TooManyDeadLettersError
+from zccr_stream.stream.follower import Follower
+from zccr_stream.stream.publisher import Publisher
+from zccr_stream.stream.topics import TopicRule, ensure_topics, identify
+
+DEADLINE_S = 30
+PARTITIONS = 3
+LIMITS = Limits(
+    batch_max=8,
+    batch_wait_s=0.01,
+    batches_in_flight=2,
+    queue_max=32,
+    retry_attempts=3,
+    retry_backoff_s=0.05,
+    retry_backoff_max_s=0.2,
+    retries_waiting_max=100,
+    dead_letters_in_a_row_max=50,
+    outage_timeout_s=20,
+    stop_timeout_s=10,
+)
+
+
+class Kafka:
+    """A topic of the test's own, and what a test does with it."""
+
+    def __init__(self, bootstrap_servers: str, prefix: str) -> None:
+        self.config: dict[str, Any] = {"bootstrap.servers": bootstrap_servers}
+        self.prefix = prefix
+        self.topic = prefix + ASSET_UPLOADED
+        self.group = prefix + "group"
+        self.admin = AdminClient(self.config)
+        self.make(self.topic, PARTITIONS)
+        self.make(self.topic + ".dlq", 1)
+
+    def make(self, topic: str, partitions: int, **config: str) -> None:
+        self.admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(DEADLINE_S)
+
+    def produce(self, values: Sequence[str], topic: str | None = None, **details: Any) -> None:
+        producer = Producer(self.config)
+        for value in values:
+            producer.produce(topic or self.topic, key=value, value=value, **details)
+        assert producer.flush(DEADLINE_S) == 0
+
+    def read(self, topic: str, count: int) -> list[Message]:
+        consumer = Consumer({**self.config, "group.id": f"{topic}-reader", "auto.offset.reset": "earliest"})
+        consumer.subscribe([topic])
+        read: list[Message] = []
+        deadline_s = time.monotonic() + DEADLINE_S
+        while len(read) < count and time.monotonic() < deadline_s:
+            read += [message for message in consumer.consume(count, timeout=0.2) if not message.error()]
+        consumer.close()
+        return read
+
+    def uncommitted(self) -> int:
+        """Records of the topic that the group has not committed."""
+        consumer = Consumer({**self.config, "group.id": self.group})
+        committed = consumer.committed([TopicPartition(self.topic, n) for n in range(PARTITIONS)], timeout=DEADLINE_S)
+        left = sum(
+            consumer.get_watermark_offsets(partition, timeout=DEADLINE_S)[1] - max(0, partition.offset)
+            for partition in committed
+        )
+        consumer.close()
+        return left
+
+
+@pytest.fixture
+def kafka(bootstrap_servers: str, topic_prefix: str) -> Kafka:
+    return Kafka(bootstrap_servers, topic_prefix)
+
+
+class Handled:
+    """A handler that remembers; `answer` gives the outcome of a value at its n-th try."""
+
+    def __init__(self, answer: Callable[[str, int], Outcome] = lambda _value, _attempt: None) -> None:
+        self.answer = answer
+        self.seen: Counter[str] = Counter()
+        self.batches: list[int] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, records: Sequence[Record]) -> list[Outcome]:
+        with self._lock:
+            self.batches.append(len(records))
+            values = [(record.value or b"").decode() for record in records]
+            self.seen.update(values)
+            return [self.answer(value, self.seen[value]) for value in values]
+
+
+class Running:
+    """A consumer in a thread of its own."""
+
+    def __init__(self, kafka: Kafka, handler: Callable[[Sequence[Record]], Sequence[Outcome]], **changes: Any) -> None:
+        config = {"group.protocol": changes.pop("group_protocol", "classic")}
+        if config["group.protocol"] == "classic":
+            config |= {"partition.assignment.strategy": "cooperative-sticky"}
+        self.health = metrics.Health(heartbeat_max_age_s=60)
+        self.stop = threading.Event()
+        self.failure: BaseException | None = None
+        self._publisher = Publisher(kafka.config, kafka.prefix, delivery_timeout_s=20)
+        limits = {field: getattr(LIMITS, field) for field in LIMITS.__slots__}
+        self.consumer = BatchConsumer(
+            {**kafka.config, "group.id": kafka.group, "statistics.interval.ms": 200, **config},
+            [kafka.topic],
+            kafka.prefix,
+            handler,
+            self._publisher,
+            Limits(**{**limits, **changes}),
+            self.health,
+        )
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.consumer.run(self.stop, check=lambda: None)
+        except BaseException as failure:  # noqa: BLE001 - the test looks at it
+            self.failure = failure
+
+    def wait_ready(self) -> None:
+        wait_until(lambda: self.health.readyz()[0] == 200, DEADLINE_S, "the consumer is ready")
+
+    def end(self) -> None:
+        self.stop.set()
+        self.join()
+
+    def join(self) -> None:
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the consumer did not stop"
+        self._publisher.close(1)
+
+
+@contextmanager
+def running(kafka: Kafka, handler: Any, **changes: Any) -> Iterator[Running]:
+    consumer = Running(kafka, handler, **changes)
+    try:
+        yield consumer
+    finally:
+        consumer.end()
+
+
+@pytest.mark.parametrize("group_protocol", ["classic", "consumer"])
+def test_every_record_is_handled_once_and_committed(kafka: Kafka, group_protocol: str) -> None:
+    values = [f"v{n}" for n in range(100)]
+    kafka.produce(values)
+    handled = Handled()
+
+    with running(kafka, handled, group_protocol=group_protocol) as consumer:
+        wait_until(lambda: len(handled.seen) == 100, DEADLINE_S, "all are handled")
+
+    assert consumer.failure is None
+    assert handled.seen == Counter(values)
+    assert max(handled.batches) <= LIMITS.batch_max
+    assert kafka.uncommitted() == 0
+
+
+def test_bad_input_becomes_a_dead_letter_as_it_came_and_the_others_go_through(kafka: Kafka) -> None:
+    def answer(value: str, _attempt: int) -> Outcome:
+        return BadInputError("decode", "no image; expected JPEG, PNG or WebP") if value == "bad" else None
+
+    kafka.produce(["good-1"])
+    kafka.produce(["bad"], headers=[("ce_id", b"e1"), ("trace", None)], timestamp=1_700_000_000_123)
+    kafka.produce(["good-2"])
+    handled = Handled(answer)
+
+    with running(kafka, handled):
+        wait_until(lambda: len(handled.seen) == 3, DEADLINE_S, "all are handled")
+        (letter,) = kafka.read(kafka.topic + ".dlq", 1)
+
+    headers = dict(letter.headers() or [])
+    assert (letter.key(), letter.value(), letter.timestamp()[1]) == (b"bad", b"bad", 1_700_000_000_123)
+    assert headers["ce_id"] == b"e1"
+    assert headers["trace"] is None
+    assert headers["__streams.errors.exception"] == b"BadInputError"
+    assert headers["__streams.errors.message"] == b"no image; expected JPEG, PNG or WebP"
+    assert headers["__streams.errors.topic"] == kafka.topic.encode()
+    assert {"__streams.errors.partition", "__streams.errors.offset"} <= headers.keys()
+    assert headers["zccr.errors.stage"] == b"decode"
+    assert headers["zccr.errors.attempts"] == b"1"
+    assert kafka.uncommitted() == 0
+
+
+def test_what_may_succeed_later_is_tried_again_while_the_others_go_on(kafka: Kafka) -> None:
+    def answer(value: str, attempt: int) -> Outcome:
+        return TryLaterError("fetch", "timed out") if value == "slow" and attempt < 3 else None
+
+    kafka.produce(["slow", *(f"v{n}" for n in range(20))])
+    handled = Handled(answer)
+
+    with running(kafka, handled):
+        wait_until(lambda: handled.seen["slow"] == 3, DEADLINE_S, "the slow one succeeded")
+
+    assert all(count == 1 for value, count in handled.seen.items() if value != "slow")
+    assert kafka.uncommitted() == 0
+
+
+def test_offsets_are_not_committed_past_what_waits_for_another_try(kafka: Kafka) -> None:
+    kafka.produce(["slow", *(f"v{n}" for n in range(20))])
+    handled = Handled(lambda value, _: TryLaterError("fetch", "timed out") if value == "slow" else None)
+
+    with running(kafka, handled, retry_backoff_s=3600.0, retry_backoff_max_s=3600.0):
+        wait_until(lambda: len(handled.seen) == 21, DEADLINE_S, "all were tried")
+
+    assert kafka.uncommitted() >= 1
+    again = Handled()
+    with running(kafka, again):
+        wait_until(lambda: again.seen["slow"] == 1, DEADLINE_S, "the slow one comes again")
+
+
+def test_what_never_succeeds_goes_to_the_dead_letters_after_the_last_try(kafka: Kafka) -> None:
+    kafka.produce(["slow"])
+    handled = Handled(lambda *_: TryLaterError("fetch", "timed out after 10 s"))
+
+    with running(kafka, handled):
+        (letter,) = kafka.read(kafka.topic + ".dlq", 1)
+
+    headers = dict(letter.headers() or [])
+    assert handled.seen["slow"] == LIMITS.retry_attempts
+    assert headers["zccr.errors.attempts"] == str(LIMITS.retry_attempts).encode()
+    assert headers["zccr.errors.stage"] == b"fetch"
+
+
+def test_too_many_dead_letters_in_a_row_stop_the_consumer_before_the_topic_drains(kafka: Kafka) -> None:
+    kafka.produce([f"v{n}" for n in range(100)])
+    handled = Handled(lambda *_: BadInputError("encode", "every asset fails"))
+
+    consumer = Running(kafka, handled, dead_letters_in_a_row_max=20, batches_in_flight=1)
+    consumer.join()
+
+    assert isinstance(consumer.failure, TooManyDeadLettersError)
+    assert kafka.uncommitted() >= 80
+    assert len(kafka.read(kafka.topic + ".dlq", 20)) <= 20
+
+
+def test_a_success_in_between_ends_the_row(kafka: Kafka) -> None:
+    kafka.produce([f"v{n}" for n in range(60)])
+    handled = Handled(lambda value, _: None if value.endswith("0") else BadInputError("decode", "no image"))
+
+    with running(kafka, handled, dead_letters_in_a_row_max=53, batch_max=60, batch_wait_s=1.0) as consumer:
+        wait_until(lambda: len(handled.seen) == 60, DEADLINE_S, "all are handled")
+
+    assert consumer.failure is None
+
+
+def test_our_own_fault_stops_the_consumer_uncommitted(kafka: Kafka) -> None:
+    def answer(value: str, _attempt: int) -> Outcome:
+        if value == "v7":
+            raise ZeroDivisionError("a bug")
+        return None
+
+    kafka.produce([f"v{n}" for n in range(10)])
+    consumer = Running(kafka, Handled(answer))
+    consumer.join()
+
+    assert isinstance(consumer.failure, ZeroDivisionError)
+    again = Handled()
+    with running(kafka, again):
+        wait_until(lambda: again.seen["v7"] == 1, DEADLINE_S, "the record comes again")
+    assert kafka.uncommitted() == 0
+
+
+def test_an_outage_is_waited_out_and_shown_by_readiness(kafka: Kafka) -> None:
+    over = threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        if not over.is_set():
+            raise UnavailableError("PostgreSQL is away")
+        return None
+
+    kafka.produce(["v1"])
+    with running(kafka, Handled(answer)) as consumer:
+        wait_until(lambda: consumer.health.readyz() == (503, "PostgreSQL is away"), DEADLINE_S, "not ready")
+        over.set()
+        wait_until(lambda: consumer.health.readyz()[0] == 200, DEADLINE_S, "ready again")
+        wait_until(lambda: kafka.uncommitted() == 0, DEADLINE_S, "committed")
+
+    assert consumer.failure is None
+
+
+def test_an_outage_that_lasts_stops_the_consumer_uncommitted(kafka: Kafka) -> None:
+    def answer(_value: str, _attempt: int) -> Outcome:
+        raise UnavailableError("PostgreSQL is away")
+
+    kafka.produce(["v1"])
+    consumer = Running(kafka, Handled(answer), outage_timeout_s=1)
+    consumer.join()
+
+    assert isinstance(consumer.failure, UnavailableError)
+    assert kafka.uncommitted() == 1
+
+
+def test_a_stop_during_an_outage_is_a_clean_stop(kafka: Kafka) -> None:
+    tried = threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        tried.set()
+        raise UnavailableError("PostgreSQL is away")
+
+    kafka.produce(["v1"])
+    with running(kafka, Handled(answer)) as consumer:
+        assert tried.wait(DEADLINE_S)
+
+    assert consumer.failure is None
+    assert kafka.uncommitted() == 1
+
+
+def test_a_stop_finishes_and_commits_the_batch_in_hand(kafka: Kafka) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        entered.set()
+        leave.wait(DEADLINE_S)
+        return None
+
+    kafka.produce(["v1"])
+    consumer = Running(kafka, Handled(answer))
+    assert entered.wait(DEADLINE_S)
+    consumer.stop.set()
+    leave.set()
+    consumer.join()
+
+    assert consumer.failure is None
+    assert kafka.uncommitted() == 0
+
+
+def test_a_batch_that_does_not_end_in_time_stays_uncommitted(kafka: Kafka) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        entered.set()
+        leave.wait(DEADLINE_S)
+        return None
+
+    kafka.produce(["v1"])
+    consumer = Running(kafka, Handled(answer), stop_timeout_s=0.2)
+    assert entered.wait(DEADLINE_S)
+    consumer.end()
+    leave.set()
+
+    assert consumer.failure is None
+    assert kafka.uncommitted() == 1
+
+
+def test_slow_work_bounds_what_is_read_ahead_and_never_stops_the_heartbeat(kafka: Kafka) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        entered.set()
+        leave.wait(DEADLINE_S)
+        return None
+
+    handled = Handled(answer)
+    kafka.produce([f"v{n}" for n in range(500)])
+    with running(kafka, handled) as consumer:
+        assert entered.wait(DEADLINE_S)
+        wait_until(lambda: len(consumer.consumer._paused) == PARTITIONS, DEADLINE_S, "the partitions are paused")
+        for _ in range(3):
+            beat = consumer.health._beat_s
+            wait_until(lambda beat=beat: consumer.health._beat_s != beat, DEADLINE_S, "polls go on")  # type: ignore[misc]
+        assert len(consumer.consumer._queue) <= LIMITS.queue_max + LIMITS.batch_max
+        leave.set()
+        wait_until(lambda: len(handled.seen) == 500, DEADLINE_S, "all are handled")
+
+
+@pytest.mark.parametrize("group_protocol", ["classic", "consumer"])
+def test_members_come_and_go_and_nothing_is_lost(kafka: Kafka, group_protocol: str) -> None:
+    """Each record is handled; with cooperative rebalancing and commits on revoke, almost none of them twice."""
+    handled = Handled()
+    values = [f"v{n}" for n in range(600)]
+    with ExitStack() as members:
+        first = members.enter_context(running(kafka, handled, group_protocol=group_protocol))
+        first.wait_ready()
+        kafka.produce(values[:200])
+        second = Running(kafka, handled, group_protocol=group_protocol)
+        kafka.produce(values[200:400])
+        wait_until(lambda: bool(second.consumer._partitions), DEADLINE_S, "the second got its share")
+        second.end()
+        kafka.produce(values[400:])
+        wait_until(lambda: len(handled.seen) == 600, DEADLINE_S, "all are handled")
+
+    assert first.failure is None
+    assert second.failure is None
+    assert set(handled.seen) == set(values)
+    assert sum(handled.seen.values()) <= 600 + 2 * LIMITS.batch_max
+    assert kafka.uncommitted() == 0
+
+
+def test_what_is_revoked_is_finished_and_committed_first(kafka: Kafka) -> None:
+    """A batch in hand when its partition is revoked is not handled again by the next owner."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        entered.set()
+        leave.wait(DEADLINE_S)
+        return None
+
+    kafka.produce([f"v{n}" for n in range(6)])
+    handled = Handled(answer)
+    with running(kafka, handled, batch_max=100, batch_wait_s=0.3) as first:
+        assert entered.wait(DEADLINE_S)
+        with running(kafka, handled) as second:
+            leave.set()
+            wait_until(lambda: bool(second.consumer._partitions), DEADLINE_S, "the second got its share")
+            wait_until(lambda: len(handled.seen) == 6, DEADLINE_S, "all are handled")
+
+    assert first.failure is None
+    assert handled.seen == Counter(f"v{n}" for n in range(6))
+
+
+def test_what_is_lost_is_not_committed(kafka: Kafka) -> None:
+    """When the group has given a partition away already, its work in hand is repeated by the new owner."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        entered.set()
+        leave.wait(DEADLINE_S)
+        return None
+
+    kafka.produce(["v1"])
+    consumer = Running(kafka, Handled(answer))
+    assert entered.wait(DEADLINE_S)
+    held = [TopicPartition(kafka.topic, number) for number in range(PARTITIONS)]
+    consumer.consumer._lost(consumer.consumer._consumer, held)
+    leave.set()
+    consumer.end()
+
+    assert kafka.uncommitted() == 1
+
+
+def test_the_lag_is_reported_while_a_partition_is_held(kafka: Kafka) -> None:
+    def lags() -> dict[str, float]:
+        return {
+            sample.labels["partition"]: sample.value
+            for family in metrics.REGISTRY.collect()
+            for sample in family.samples
+            if sample.name == "zccr_consumer_lag_messages" and sample.labels["topic"] == ASSET_UPLOADED
+        }
+
+    kafka.produce(["v1"])
+    with running(kafka, Handled()):
+        wait_until(lambda: set(lags().values()) == {0.0}, DEADLINE_S, "no lag")
+
+    assert lags() == {}
+
+
+class Followed:
+    """A follower in a thread of its own."""
+
+    def __init__(self, kafka: Kafka, topic: str, positions: dict[int, int]) -> None:
+        self.values: list[str] = []
+        self.stop = threading.Event()
+        self.follower = Follower(kafka.config, topic, self._apply, batch_max=10)
+        self._thread = threading.Thread(
+            target=self.follower.run, args=(positions, self.stop, lambda: None), daemon=True
+        )
+        self._thread.start()
+
+    def _apply(self, records: Sequence[Record]) -> None:
+        assert len(records) <= 10
+        self.values += [(record.value or b"").decode() for record in records]
+
+    def end(self) -> None:
+        self.stop.set()
+        self._thread.join(DEADLINE_S)
+
+
+def test_a_follower_reads_all_partitions_and_goes_on_where_it_was(kafka: Kafka) -> None:
+    kafka.produce([f"v{n}" for n in range(50)])
+    first = Followed(kafka, kafka.topic, {})
+    assert first.follower.caught_up.wait(DEADLINE_S)
+    first.end()
+    kafka.produce(["new"])
+    second = Followed(kafka, kafka.topic, first.follower.positions)
+    assert second.follower.caught_up.wait(DEADLINE_S)
+    second.end()
+
+    assert sorted(first.values) == sorted(f"v{n}" for n in range(50))
+    assert second.values == ["new"]
+    assert sum(second.follower.positions.values()) == 51
+
+
+def test_a_follower_of_an_empty_topic_is_caught_up_at_once(kafka: Kafka) -> None:
+    followed = Followed(kafka, kafka.topic, {})
+
+    assert followed.follower.caught_up.wait(DEADLINE_S)
+    followed.end()
+
+
+def test_a_follower_finds_partitions_that_a_topic_grows(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zccr_stream.stream.follower._LOOK_INTERVAL_S", 0.2)
+    followed = Followed(kafka, kafka.topic, {})
+    assert followed.follower.caught_up.wait(DEADLINE_S)
+    kafka.admin.create_partitions([NewPartitions(kafka.topic, PARTITIONS + 2)])[kafka.topic].result(DEADLINE_S)
+    kafka.produce(["grown"], partition=PARTITIONS + 1)
+
+    wait_until(lambda: followed.values == ["grown"], DEADLINE_S, "the new partition is read")
+    followed.end()
+
+
+def test_positions_that_the_topic_does_not_hold_are_not_valid(kafka: Kafka) -> None:
+    kafka.produce(["v"], partition=0)
+    follower = Follower(kafka.config, kafka.topic, lambda _: None, batch_max=10)
+
+    assert follower.valid({0: 0, 1: 0})
+    assert follower.valid({0: 1})
+    assert not follower.valid({0: 2})
+
+
+def test_a_remade_topic_is_another_one(kafka: Kafka) -> None:
+    before = identify(kafka.config, kafka.topic)
+    kafka.admin.delete_topics([kafka.topic])[kafka.topic].result(DEADLINE_S)
+
+    def remade() -> bool:
+        try:
+            kafka.make(kafka.topic, PARTITIONS)
+        except KafkaException:
+            return False
+        return True
+
+    wait_until(remade, DEADLINE_S, "the topic is made again")
+    assert identify(kafka.config, kafka.topic) != before
+    assert identify(kafka.config, kafka.topic) == identify(kafka.config, kafka.topic)
+
+
+def test_a_publisher_returns_when_all_is_delivered(kafka: Kafka) -> None:
+    publisher = Publisher(kafka.config, kafka.prefix, delivery_timeout_s=20)
+    messages = [events.Message(ASSET_UPLOADED, f"k{n}".encode(), b"v", (("h", b"1"),)) for n in range(100)]
+
+    publisher.publish(messages)
+
+    assert {message.key() for message in kafka.read(kafka.topic, 100)} == {f"k{n}".encode() for n in range(100)}
+
+
+def test_a_missing_topic_says_what_to_do(kafka: Kafka) -> None:
+    publisher = Publisher({**kafka.config, "topic.metadata.propagation.max.ms": 500}, kafka.prefix, 20)
+
+    with pytest.raises(UnavailableError, match="zccr-stream topics"):
+        publisher.publish([events.Message("no-such-topic", b"k", b"v")])
+
+
+def test_a_broker_that_does_not_answer_is_an_outage(topic_prefix: str) -> None:
+    publisher = Publisher({"bootstrap.servers": "127.0.0.1:1"}, topic_prefix, delivery_timeout_s=1)
+
+    with pytest.raises(UnavailableError):
+        publisher.publish([events.Message(ASSET_UPLOADED, b"k", b"v")])
+
+
+def test_topics_are_made_once_with_their_settings(kafka: Kafka) -> None:
+    rule = TopicRule(partitions=2, replication_factor=-1, retention_hours=24, delete_retention_hours=48)
+
+    first = {report.topic: report for report in ensure_topics(kafka.config, kafka.prefix + "x-", rule)}
+    second = {report.topic: report for report in ensure_topics(kafka.config, kafka.prefix + "x-", rule)}
+    changed = TopicRule(partitions=2, replication_factor=-1, retention_hours=24, delete_retention_hours=72)
+    third = {report.topic: report for report in ensure_topics(kafka.config, kafka.prefix + "x-", changed)}
+
+    assert {report.state for report in first.values()} == {"created"}
+    assert {report.state for report in second.values()} == {"as wanted"}
+    assert "delete.retention.ms" in third[kafka.prefix + "x-asset-embedded"].state
+    assert len(first) == 10
