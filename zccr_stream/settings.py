@@ -51,6 +51,43 @@ class Settings(BaseSettings):
         64, description="contents per forward pass; more brings little on a CPU, raise it to fill a GPU"
     )
 
+    # Content
+    file_root: Path | None = Field(None, description="folder that `file:` URIs must lie under; unset: refused")
+    fetch_schemes: frozenset[Literal["data", "file", "http", "https", "s3", "gs"]] = Field(
+        frozenset({"data", "file", "http", "https"}),
+        description="JSON list of the URI schemes that are read; `s3` and `gs` need the extras of that name",
+    )
+    fetch_private_networks: tuple[str, ...] = Field(
+        (), description="JSON list of networks (CIDR) that may be fetched from although their addresses are private"
+    )
+    fetch_ca_file: Path | None = Field(None, description="PEM file of authorities for https; unset: certifi's")
+    fetch_store_prefixes: tuple[str, ...] = Field(
+        (), description="JSON list; an `s3:` or `gs:` URI must start with one of them; empty: whatever may be read"
+    )
+    fetch_store_options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="JSON; by scheme, what fsspec's file system gets (endpoint, …)", repr=False
+    )
+    fetch_image_bytes_max: Positive = Field(
+        20_000_000, description="bytes of one encoded image; a photo has 2 to 10 MB"
+    )
+    fetch_text_bytes_max: Positive = Field(1_000_000, description="bytes of one text")
+    fetch_redirects_max: int = Field(5, ge=0, description="redirects followed per fetch, each checked anew")
+    fetch_connect_timeout_s: float = Field(3, gt=0, description="seconds for one connection attempt")
+    fetch_timeout_s: float = Field(10, gt=0, description="seconds for one fetch as a whole, redirects included")
+    fetch_batch_timeout_s: float = Field(15, gt=0, description="seconds for a batch; what is not there is tried again")
+    fetch_concurrency: Positive = Field(16, description="contents of all batches fetched and decoded side by side")
+    image_pixels_max: Positive = Field(50_000_000, description="width x height of one image, checked before decoding")
+    image_pixels_in_flight_max: Positive = Field(
+        100_000_000, description="pixels decoded at any time over all threads; up to 16 bytes each"
+    )
+    image_pixels_kept_max: Positive = Field(
+        1_048_576, description="pixels kept of one image until it is encoded; encoders take 224 to 384 a side"
+    )
+    image_side_min_px: Positive = Field(
+        448, description="shorter side that JPEGs are decoded to at least; twice what most encoders take"
+    )
+    text_chars_max: Positive = Field(100_000, description="characters of one text; encoders read its beginning")
+
     # Processes
     metrics_port: int = Field(9100, ge=0, le=65535, description="port of /metrics, /livez, /readyz; 0 picks a free one")
     metrics_address: str = Field("0.0.0.0", description="address that port is bound to")
@@ -194,7 +231,13 @@ def document() -> str:
 
 
 def _plain(default: object) -> str:
-    return json.dumps(default) if isinstance(default, dict | list | bool) else str(default)
+    match default:
+        case frozenset():
+            return json.dumps(sorted(default))
+        case dict() | tuple() | bool():
+            return json.dumps(default)
+        case _:
+            return str(default)
 
 
 if __name__ == "__main__":
