@@ -21,7 +21,6 @@ from prometheus_client import (
     Gauge,
     GCCollector,
     Histogram,
-    Info,
     MetricsHandler,
     PlatformCollector,
     ProcessCollector,
@@ -125,9 +124,10 @@ _short_lists = _counter("zccr_short_lists_total", "Lists recommended with fewer 
 
 _ready = _gauge("zccr_ready", "1 when the consumer is ready, else 0.")
 _heartbeat = _gauge("zccr_heartbeat_timestamp_seconds", "When the poll loop last went round; 0 before.")
-_build = Info("zccr_build", "The running build.", registry=REGISTRY)
-_model = Info("zccr_model", "The space that vectors are in.", registry=REGISTRY)
-_encoder = Info("zccr_encoder", "Where the encoder runs.", registry=REGISTRY)
+# Gauges of 1 and not of the library's type Info: that one shows a series before anything is known.
+_build = _gauge("zccr_build_info", "The running build; always 1.", "version")
+_model = _gauge("zccr_model_info", "The space that vectors are in; always 1.", "model", "dimension")
+_encoder = _gauge("zccr_encoder_info", "Where the encoder runs; always 1.", "device", "precision")
 
 for _stage in STAGES:
     for _family in (
@@ -328,17 +328,22 @@ def count_lists(modality: str, lists: int, short: int) -> None:
 
 def set_build_info(version: str) -> None:
     """The running version of this project."""
-    _build.info({"version": version})
+    _inform(_build, version)
 
 
 def set_model_info(model: str, dimension: int) -> None:
     """The space that vectors are in."""
-    _model.info({"model": model, "dimension": str(dimension)})
+    _inform(_model, model, str(dimension))
 
 
 def set_encoder_info(device: str, precision: str) -> None:
     """Where the encoder runs, and in which precision."""
-    _encoder.info({"device": device, "precision": precision})
+    _inform(_encoder, device, precision)
+
+
+def _inform(info: Gauge, *values: str) -> None:
+    info.clear()
+    info.labels(*values).set(1)
 
 
 class ServeError(Exception):
