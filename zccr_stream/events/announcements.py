@@ -6,13 +6,13 @@ buffer for all vectors. Knows nothing of what the vectors mean or of who reads t
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from pydantic_core import to_json
 
 from zccr_stream.events.envelope import read_object, shown
 from zccr_stream.events.times import format_time, parse_time
@@ -153,7 +153,7 @@ def dump_profile_changes(changes: Sequence[ProfileChanged]) -> list[Message]:
         Message(
             PROFILE_CHANGED,
             change.user_id.encode(),
-            _compact({"user_id": change.user_id, "profile_version": change.profile_version}),
+            to_json({"user_id": change.user_id, "profile_version": change.profile_version}),
             (("received_at_ms", b"%d" % change.received_at_ms),),
         )
         for change in changes
@@ -181,7 +181,3 @@ def parse_profile_changed(record: Record) -> ProfileChanged:
         return ProfileChanged(user_id, version, int(received_at))
     except ValueError as error:
         raise BadEventError(f"received_at_ms: got {shown(received_at)}, expected milliseconds since 1970") from error
-
-
-def _compact(data: dict[str, object]) -> bytes:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()

@@ -42,7 +42,8 @@ def read_envelope(record: Record) -> Envelope:
     """
     headers = {name.lower(): value for name, value in record.headers if value is not None}
     if record.value is None:
-        raise BadEventError("value: got null, expected a JSON object (to delete an asset publish asset.deleted)")
+        hint = "to delete an asset publish asset.deleted to asset-deleted"
+        raise BadEventError(f"value: got null, expected a JSON object ({hint})")
     media_type = headers.get("content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
     if media_type.startswith("application/cloudevents"):
         if media_type != STRUCTURED_TYPE:
@@ -72,7 +73,7 @@ def _data(event: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return read_object("data_base64", base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError, TypeError) as error:
-        raise BadEventError(f"data_base64: got {shown(encoded)}, expected base64") from error
+        raise BadEventError(f"data_base64: got {shown(encoded)}, expected a string of base64") from error
 
 
 def _envelope(prefix: str, attributes: Mapping[str, str | None], data: dict[str, Any]) -> Envelope:

@@ -6,12 +6,12 @@ nothing about order. Times become nanoseconds in UTC, identifiers stay as they a
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
-from zccr_stream.events.envelope import Envelope, read_envelope, shown, write_headers
+from zccr_stream.events.envelope import STRUCTURED_TYPE, Envelope, read_envelope, shown, write_headers
 from zccr_stream.events.times import EXPECTED as EXPECTED_TIME
 from zccr_stream.events.times import NS_MAX, format_time, parse_time
 from zccr_stream.events.vocabulary import (
@@ -46,6 +46,7 @@ _EXPECTED = {
     "text": "a string",
     "occurred_at": EXPECTED_TIME,
 }
+_NO_CONTENT_TYPE = f" (a structured CloudEvent needs the header content-type: {STRUCTURED_TYPE})"
 
 
 def _identifier(value: str) -> str:
@@ -138,7 +139,8 @@ def _check(schema: type[_Data], data: dict[str, Any]) -> _Data:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        raise BadEventError("; ".join(map(_problem, error.errors(include_url=False)))) from error
+        problems = "; ".join(map(_problem, error.errors(include_url=False)))
+        raise BadEventError(problems + (_NO_CONTENT_TYPE if "specversion" in data else "")) from error
 
 
 def _problem(error: Any) -> str:
@@ -163,10 +165,14 @@ def _content(data: _AssetUploadedData) -> tuple[str | None, str | None]:
 def _event_id(record: Record, envelope: Envelope) -> str:
     if envelope.id is None:
         return f"{record.topic}/{record.partition}/{record.offset}"
+    return _checked_id(f"{envelope.prefix}id", envelope.id)
+
+
+def _checked_id(name: str, event_id: str) -> str:
     try:
-        return _identifier(envelope.id)
+        return _identifier(event_id)
     except ValueError as error:
-        raise BadEventError(f"{envelope.prefix}id: got {shown(envelope.id)}, expected {_EXPECTED_ID}") from error
+        raise BadEventError(f"{name}: got {shown(event_id)}, expected {_EXPECTED_ID}") from error
 
 
 def _occurred_at_ns(record: Record, envelope: Envelope, data: _Data) -> int:
@@ -208,6 +214,9 @@ def dump_input(event: InputEvent, source: str) -> Message:
     checked = _check(_SCHEMAS[topic], data)
     if isinstance(checked, _AssetUploadedData):
         _content(checked)
-    headers = write_headers(event.event_id, INPUT_TYPES[topic], source, format_time(event.occurred_at_ns))
-    value = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return Message(topic, key.encode(), value.encode(), headers)
+    event_id = _checked_id("event_id", event.event_id)
+    headers = write_headers(event_id, INPUT_TYPES[topic], source, format_time(event.occurred_at_ns))
+    try:
+        return Message(topic, key.encode(), to_json(data), headers)
+    except PydanticSerializationError as error:
+        raise BadEventError(f"text or uri: {error}") from error

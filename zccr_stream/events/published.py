@@ -5,8 +5,10 @@ Knows the published form; does not know how anything was found or ranked.
 
 from __future__ import annotations
 
-import json
+import math
 from typing import Any
+
+from pydantic_core import to_json
 
 from zccr_stream.events.envelope import read_object, shown, write_headers
 from zccr_stream.events.times import format_time
@@ -57,7 +59,7 @@ def _value(recommendations: Recommendations, generated_at: str) -> bytes:
             for item in recommendations.feed
         ],
     }
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return to_json(data)
 
 
 def _area(area: RecommendedArea) -> dict[str, Any]:
@@ -77,6 +79,8 @@ def _area(area: RecommendedArea) -> dict[str, Any]:
 
 
 def _rounded(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"a score or weight is {value}, and JSON has no such number")
     return round(float(value), _DIGITS)
 
 
