@@ -1,0 +1,66 @@
+"""The tables of the truth: assets as last-writer-wins registers, users, and what is still to be announced.
+
+Goes out: SQLAlchemy metadata, which `migrations/` is held against. It does not know what the rows mean together; that
+is `ownership`. Text that is ordered or compared has the collation "C": by code point, as Python compares.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.schema import conv
+
+metadata = sa.MetaData()
+
+_CODE_POINTS = sa.Text(collation="C")
+
+# A live asset has an owner, a modality, a model and a vector. Any other row is a tombstone and has none of them: ids
+# and times only, so that an erasure leaves nothing, and a row is a function of the set of writes whatever their order.
+assets = sa.Table(
+    "assets",
+    metadata,
+    sa.Column("asset_id", _CODE_POINTS, primary_key=True),
+    sa.Column("user_id", _CODE_POINTS),
+    sa.Column("modality", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("occurred_at_ns", sa.BigInteger, nullable=False),
+    sa.Column("deleted", sa.Boolean, nullable=False),
+    sa.Column("event_id", _CODE_POINTS, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("embedding", sa.LargeBinary),
+    sa.CheckConstraint("num_nulls(user_id, modality, model, embedding) IN (0, 4)", name=conv("assets_live_or_not")),
+    sa.CheckConstraint("NOT deleted OR user_id IS NULL", name=conv("assets_deleted_is_not_live")),
+    sa.Index("assets_user_id", "user_id", postgresql_where=sa.text("user_id IS NOT NULL")),
+)
+
+# Vectors are random bytes: trying to compress them is wasted. Up to about 900 dimensions a row stays in one piece.
+sa.event.listen(assets, "after_create", sa.DDL("ALTER TABLE assets ALTER COLUMN embedding SET STORAGE EXTERNAL"))
+
+# Every batch updates its users' rows in place: room in the page keeps that off the index (HOT).
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("user_id", _CODE_POINTS, primary_key=True),
+    sa.Column("profile_version", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("deleted_at_ns", sa.BigInteger),
+    postgresql_with={"fillfactor": 70},
+)
+
+# The marks come and go with every batch. They have no index but the key: the tables stay as small as vacuum keeps them.
+_CHURN = {"autovacuum_vacuum_scale_factor": 0, "autovacuum_vacuum_threshold": 5000}
+
+unannounced_assets = sa.Table(
+    "unannounced_assets",
+    metadata,
+    sa.Column("asset_id", _CODE_POINTS, primary_key=True),
+    sa.Column("noted_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    postgresql_with=_CHURN,
+)
+
+unannounced_profiles = sa.Table(
+    "unannounced_profiles",
+    metadata,
+    sa.Column("user_id", _CODE_POINTS, primary_key=True),
+    sa.Column("received_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("noted_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    postgresql_with=_CHURN,
+)
