@@ -33,7 +33,8 @@ assets = sa.Table(
 )
 
 # Vectors are random bytes: trying to compress them is wasted. Up to about 900 dimensions a row stays in one piece.
-sa.event.listen(assets, "after_create", sa.DDL("ALTER TABLE assets ALTER COLUMN embedding SET STORAGE EXTERNAL"))
+_uncompressed = sa.DDL("ALTER TABLE assets ALTER COLUMN embedding SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
+sa.event.listen(assets, "after_create", _uncompressed)
 
 # Every batch updates its users' rows in place: room in the page keeps that off the index (HOT).
 users = sa.Table(

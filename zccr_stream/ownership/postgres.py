@@ -151,12 +151,9 @@ class PostgresOwnership:
         alone publish, before this state is in the topic. Compaction keeps the last message of a key, so an older state
         must never be published after a newer one.
         """
-        with sessions.translated(), self._engine.begin() as connection:
-            marked_assets = connection.scalars(sql.LOCK_MARKED_ASSETS, {"asset_ids": list(asset_ids)}).all()
-            marked_users = connection.execute(sql.LOCK_MARKED_USERS, {"user_ids": list(user_ids)})
-            announcement = self._announcement(connection, marked_assets, dict(marked_users.tuples()))
+        parameters = {"asset_ids": list(asset_ids), "user_ids": list(user_ids)}
+        with self._locked(sql.LOCK_MARKED_ASSETS, sql.LOCK_MARKED_USERS, parameters) as announcement:
             yield announcement
-            _clear(connection, announcement)
 
     @contextmanager
     def leftovers(self, older_than_s: float, limit: int) -> Iterator[Announcement]:
@@ -165,12 +162,8 @@ class PostgresOwnership:
         What another process is announcing just now is skipped.
         """
         parameters = {"model": self._model, "older_than_s": older_than_s, "limit": limit}
-        with sessions.translated(), self._engine.begin() as connection:
-            marked_assets = connection.scalars(sql.LOCK_LEFT_ASSETS, parameters).all()
-            marked_users = connection.execute(sql.LOCK_LEFT_USERS, parameters)
-            announcement = self._announcement(connection, marked_assets, dict(marked_users.tuples()))
+        with self._locked(sql.LOCK_LEFT_ASSETS, sql.LOCK_LEFT_USERS, parameters) as announcement:
             yield announcement
-            _clear(connection, announcement)
 
     def profiles(self, user_ids: Sequence[str], held: HeldVectors) -> list[Profile]:
         """These users' live assets, by ascending id, all in one snapshot; vectors that `held` has are not read again.
@@ -202,7 +195,9 @@ class PostgresOwnership:
     def sizes(self, user_ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """(n,): how many live assets each of n users has."""
         with sessions.translated(), self._engine.connect() as connection:
-            return np.array(connection.scalars(sql.SIZES, {"user_ids": list(user_ids)}).all(), np.int64)
+            return np.array(
+                connection.scalars(sql.SIZES, {"user_ids": list(user_ids), "model": self._model}).all(), np.int64
+            )
 
     def backlog(self) -> Backlog:
         """What is still to be announced; cheap enough for a metric."""
@@ -212,7 +207,7 @@ class PostgresOwnership:
     def statistics(self) -> Statistics:
         """Counts of the truth; reads every asset's row, so not for a metric."""
         with sessions.translated(), self._engine.connect() as connection:
-            counts: dict[str | None, int] = dict(connection.execute(sql.COUNT_ASSETS).tuples().all())
+            counts: dict[str | None, int] = dict(connection.execute(sql.COUNT_ASSETS).all())
             users: int = connection.scalars(sql.COUNT_USERS).one()
         tombstones = counts.pop(None, 0)
         live = {modality: count for modality, count in counts.items() if modality is not None}
@@ -233,7 +228,7 @@ class PostgresOwnership:
                 "asset_ids": asset_ids,
             },
         )
-        deleted_at_ns: dict[str, int | None] = dict(users.tuples().all())
+        deleted_at_ns: dict[str, int | None] = dict(users.all())
         assets = connection.execute(sql.LOCK_ASSETS, {"asset_ids": asset_ids, "deleted_users": list(deletions)})
         standing = {asset_id: Register(*register) for asset_id, *register in assets}
         if not deleted_at_ns.keys() >= {register.user_id for register in standing.values()} - {None}:
@@ -267,6 +262,22 @@ class PostgresOwnership:
             sql.MARK_USERS,
             {"user_ids": list(changes.received_at_ms), "received": list(changes.received_at_ms.values())},
         )
+
+    @contextmanager
+    def _locked(
+        self, lock_assets: sa.TextClause, lock_users: sa.TextClause, parameters: Mapping[str, object]
+    ) -> Iterator[Announcement]:
+        """Lock marks, give what they announce, and delete them."""
+        with sessions.translated(), self._engine.begin() as connection:
+            asset_ids = connection.scalars(lock_assets, parameters).all()
+            received_at_ms: dict[str, int] = dict(connection.execute(lock_users, parameters).all())
+            announcement = self._announcement(connection, asset_ids, received_at_ms)
+            yield announcement
+            announced = {
+                "asset_ids": list(announcement.embeddings.asset_ids),
+                "user_ids": [change.user_id for change in announcement.changes],
+            }
+            connection.execute(sql.CLEAR_MARKS, announced)
 
     def _announcement(
         self, connection: sa.Connection, asset_ids: Sequence[str], received_at_ms: Mapping[str, int]
@@ -315,15 +326,6 @@ class PostgresOwnership:
             return np.zeros((0, self._dimension), np.float16)
         stream = sessions.copy_out(connection, sql.COPY_VECTORS, {"asset_ids": list(asset_ids)})
         return binary.load_vectors(stream, len(asset_ids), self._dimension)
-
-
-def _clear(connection: sa.Connection, announcement: Announcement) -> None:
-    """Delete the marks of what was announced; they are locked, so they are the same that were read."""
-    parameters = {
-        "asset_ids": list(announcement.embeddings.asset_ids),
-        "user_ids": [change.user_id for change in announcement.changes],
-    }
-    connection.execute(sql.CLEAR_MARKS, parameters)
 
 
 _NONE = np.zeros(0, np.int64)
