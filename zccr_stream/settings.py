@@ -166,6 +166,15 @@ class Settings(BaseSettings):
     )
     database_statement_timeout_ms: Positive = Field(30_000, description="milliseconds after which a statement is cut")
     database_lock_timeout_ms: Positive = Field(10_000, description="milliseconds a statement waits for a lock")
+    database_connect_timeout_s: Positive = Field(5, description="seconds that one attempt to connect may take")
+    database_idle_timeout_ms: Positive = Field(
+        60_000,
+        description="milliseconds that an announcement may hold its locks while it waits for Kafka; longer than the "
+        "delivery of a batch, short enough that a process that hangs does not stop the others for long",
+    )
+    database_attempts_max: Positive = Field(
+        10, description="tries of a batch whose rows others wrote meanwhile, before PostgreSQL counts as away"
+    )
 
     # Areas of interest
     area_variance: Share = Field(0.99, description="share of variance that PCA keeps before clustering (paper, 3.2)")
