@@ -44,13 +44,15 @@ class Profile:
 class AreaRule:
     """How areas are found.
 
-    `variance` is the share that PCA keeps, `cut` the Ward distance up to which assets are one area,
-    `areas_max` the most areas of a modality (more are merged along the tree). Above `sample_size` assets a
-    sample of that many is clustered. `seed` is `centroid` or `medoid`.
+    `variance` is the share that PCA keeps. Two groups of n assets together are one area up to a Ward distance of
+    `cut` (n / 2) ** `growth`: so `cut` is the distance up to which two single assets are one. `areas_max` is the most
+    areas of a modality (more are merged along the tree). Above `sample_size` assets a sample of that many is
+    clustered. `seed` is `centroid` or `medoid`.
     """
 
     variance: float
     cut: float
+    growth: float
     areas_max: int
     sample_size: int
     seed: str
@@ -60,6 +62,8 @@ class AreaRule:
             raise ValueError(f"variance is {self.variance}; expected a share above 0 and up to 1")
         if not self.cut > 0:
             raise ValueError(f"cut is {self.cut}; expected a Ward distance above 0")
+        if not 0 <= self.growth <= 0.5:
+            raise ValueError(f"growth is {self.growth}; expected an exponent from 0 to 0.5")
         if self.areas_max < 1:
             raise ValueError(f"areas_max is {self.areas_max}; expected at least 1")
         if self.sample_size < 1:
@@ -156,9 +160,14 @@ def _ward(vectors: Floats, rule: AreaRule) -> Labels:
     if n == 1:
         return np.zeros(1, dtype=np.intp)
     tree = linkage(_distances(_project(vectors, rule.variance)), method="ward")
-    count = 1 + int(np.count_nonzero(tree[:, 2] > rule.cut))
-    labels = fcluster(tree, min(count, rule.areas_max), criterion="maxclust")
-    return np.unique(labels, return_inverse=True)[1].astype(np.intp)
+    tree[:, 2] /= (
+        tree[:, 3] / 2
+    ) ** rule.growth  # heights need not rise any more: fcluster takes each subtree's highest
+    clusters = fcluster(tree, rule.cut, criterion="distance")
+    if clusters.max() > rule.areas_max:
+        clusters = fcluster(tree, rule.areas_max, criterion="maxclust")
+    labels: Labels = clusters.astype(np.intp) - 1
+    return labels
 
 
 def _project(vectors: Floats, variance: float) -> Floats:

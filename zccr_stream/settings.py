@@ -178,7 +178,13 @@ class Settings(BaseSettings):
 
     # Areas of interest
     area_variance: Share = Field(0.99, description="share of variance that PCA keeps before clustering (paper, 3.2)")
-    area_cut: float = Field(1.5, gt=0, description="Ward distance at which the tree is cut into areas")
+    area_cut: float = Field(1.1, gt=0, description="Ward distance up to which two single assets are one area")
+    area_growth: float = Field(
+        0.2,
+        ge=0,
+        le=0.5,
+        description="how that distance grows with n assets, (n / 2) to this power: Ward's distances grow with size",
+    )
     areas_max: Positive = Field(100, description="most areas per modality of one profile; bounds the message")
     area_sample_size: Positive = Field(
         1000,
