@@ -133,11 +133,12 @@ class Embedded:
         if kafka:
             self.kafka = Kafka(
                 folder.path / "kafka",
-                jars=jars.class_path(jars.default_cache(), self._report),
                 durable=self._durable,
                 port=kafka_port,
                 timeout_s=self._timeout_s,
                 temporary=folder.temporary,
+                cache=jars.default_cache(),
+                report=self._report,
             )
         if postgres:
             self.postgres = Postgres(

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from zccr_stream.embedded.process import EmbeddedError, package
 # slf4j-simple writes the broker's log to standard error, where the keeper's log file takes it.
 _WANTED = ("org.apache.kafka:kafka_2.13:4.4.0", "org.slf4j:slf4j-simple:1.7.36")
 _LOCK = Path(__file__).with_name("jars.lock")
+UNFINISHED = "unfinished-"
 _DOWNLOADS = 8
 _ATTEMPTS = 4
 _TIMEOUT_S = 30
@@ -59,13 +61,19 @@ def class_path(cache: Path, report: Callable[[str], None]) -> list[Path]:
     jars = [_Jar(sha256=line.split()[0], coordinate=line.split()[1]) for line in _LOCK.read_text().splitlines()]
     paths = [cache / jar.file for jar in jars]
     if not all(path.exists() for path in paths):
-        with _locked(cache):  # a second process waits here and then finds what the first has fetched
+        with locked(cache):  # a second process waits here and then finds what the first has fetched
             _fetch([jar for jar in jars if not (cache / jar.file).exists()], cache, report)
     return paths
 
 
+def version() -> str:
+    """What names this set of jars."""
+    return hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:16]
+
+
 @contextlib.contextmanager
-def _locked(cache: Path) -> Iterator[None]:
+def locked(cache: Path) -> Iterator[None]:
+    """Hold the cache alone, and clear away what a process left there that was killed while it did."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         lock = (cache / "lock").open("ab")
@@ -73,6 +81,8 @@ def _locked(cache: Path) -> Iterator[None]:
         raise EmbeddedError(f"the cache folder {cache} cannot be written: {error.strerror}") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in cache.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 
@@ -80,7 +90,7 @@ def _fetch(jars: list[_Jar], cache: Path, report: Callable[[str], None]) -> None
     if not jars:
         return
     report(f"fetching {len(jars)} jars of Apache Kafka (about 45 MB, this once) from Maven Central to {cache}")
-    with tempfile.TemporaryDirectory(dir=cache, prefix="unfinished-") as repository:
+    with tempfile.TemporaryDirectory(dir=cache, prefix=UNFINISHED) as repository:
         context = _maven(Path(repository))
         pool = ThreadPoolExecutor(_DOWNLOADS)
         try:

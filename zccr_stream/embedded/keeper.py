@@ -32,9 +32,6 @@ def main() -> int:
         args.command,
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
-        user=args.user,
-        group=args.group,
-        extra_groups=None if args.user is None else [],
         preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, args.death_signal),
     )
     print(server.pid, flush=True)
@@ -55,8 +52,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--stop-signal", type=int, required=True)
     parser.add_argument("--death-signal", type=int, required=True)
     parser.add_argument("--grace-s", type=float, required=True)
-    parser.add_argument("--user", type=int)
-    parser.add_argument("--group", type=int)
     parser.add_argument("--remove", type=Path, action="append", default=[])
     parser.add_argument("command", nargs="+")
     return parser.parse_args()

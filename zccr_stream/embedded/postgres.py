@@ -5,6 +5,8 @@ It does not know Kafka, nor any table. Only the wheel's binaries are used: its o
 changes the modes of parent folders and listens on a socket file alone.
 """
 
+import contextlib
+import ctypes
 import os
 import pwd
 import secrets
@@ -13,12 +15,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-from zccr_stream.embedded.process import Account, Child, EmbeddedError, choose_port, package
+from zccr_stream.embedded.process import Child, EmbeddedError, choose_port, package
 
 _NAME = "PostgreSQL"
 _ROLE = "zccr"
 _COMMAND_TIMEOUT_S = 60
 _GRACE_S = 10.0
+_IPC_RMID = 0
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -48,7 +51,7 @@ class Postgres:
         self._data = folder / "data"
         self._durable = durable
         self._timeout_s = timeout_s
-        self._account = _account()
+        self._as_user = _as_nobody([self._bin, self._data]) if os.geteuid() == 0 else []
         self._port = port
         self._child = Child(
             _NAME,
@@ -56,7 +59,6 @@ class Postgres:
             stop_signal=signal.SIGINT,  # fast shutdown: rolls open transactions back instead of waiting for them
             death_signal=signal.SIGQUIT,
             grace_s=_GRACE_S,
-            account=self._account,
             remove=folder if temporary else None,
         )
 
@@ -72,14 +74,16 @@ class Postgres:
 
     def start(self) -> None:
         """Start on the same port and data as before, or for the first time; returns once it takes queries."""
-        first = not (self._data / "PG_VERSION").exists()
-        if first:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (self._data / "PG_VERSION").exists():
             self._initialise()
         if not self._child.running:
             self._port = choose_port(self._folder, self._port)
         settings = _SETTINGS | ({} if self._durable else _FAST) | {"port": str(self._port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = [str(self._bin / "postgres"), "-D", str(self._data), *options]
+        command = [*self._as_user, str(self._bin / "postgres"), "-D", str(self._data), *options]
+        # A server of this folder cannot run now, and the number in its note may name some other process by now.
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
         self._child.start(command, self._answers, timeout_s=self._timeout_s)
         self._create_database()
 
@@ -90,21 +94,20 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL all its processes; `start()` recovers."""
         self._child.kill()
+        _remove_shared_memory(self._data / "postmaster.pid")
 
     def _password(self) -> str:
         return (self._folder / "password").read_text().strip()
 
     def _initialise(self) -> None:
         """Make the data folder. A password, since any user of this machine can reach a loopback port."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if self._account is not None:
-            os.chown(self._folder, self._account.user, self._account.group)
-        self._folder.chmod(0o700)
         password = self._folder / "password"
         password.touch(mode=0o600)
         password.write_text(secrets.token_hex(16))
-        if self._account is not None:
-            os.chown(password, self._account.user, self._account.group)
+        if self._as_user:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+            os.chown(password, nobody.pw_uid, nobody.pw_gid)
         unfinished = self._folder / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         self._run(
@@ -128,18 +131,16 @@ class Postgres:
         return self._run("psql", "--no-psqlrc", "--tuples-only", "--no-align", f"--command={query}", target)
 
     def _run(self, program: str, *arguments: str) -> str:
-        user = self._account.user if self._account else None
-        group = self._account.group if self._account else None
+        command = [*self._as_user, str(self._bin / program), *arguments]
         try:
-            return subprocess.run(
-                [str(self._bin / program), *arguments],
-                check=True, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, cwd="/",
-                user=user, group=group, extra_groups=[] if self._account else None,
-            ).stdout  # fmt: skip
+            done = subprocess.run(
+                command, check=True, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, cwd="/"
+            )
         except subprocess.CalledProcessError as error:
             raise EmbeddedError(f"{_NAME}'s {program} failed: {error.stderr.strip()}") from error
         except (OSError, subprocess.TimeoutExpired) as error:
             raise EmbeddedError(f"{_NAME}'s {program} could not be run: {error}") from error
+        return done.stdout
 
 
 def binaries() -> Path:
@@ -148,9 +149,35 @@ def binaries() -> Path:
     return wheel / "pginstall18" / "bin"
 
 
-def _account() -> Account | None:
-    """PostgreSQL refuses to run as root, so there it runs as nobody."""
-    if os.geteuid() != 0:
-        return None
-    nobody = pwd.getpwnam("nobody")
-    return Account(user=nobody.pw_uid, group=nobody.pw_gid)
+def _as_nobody(needed: list[Path]) -> list[str]:
+    """How root calls a program as nobody, since PostgreSQL refuses to run as root.
+
+    Where the permissions of a folder above keep nobody out (a checkout below /root), the program gets the one
+    capability that lets it through.
+    """
+    if shutil.which("setpriv") is None:
+        raise EmbeddedError(
+            "PostgreSQL refuses to run as root: run this as an ordinary user, "
+            "or install util-linux, whose setpriv lets it run as nobody"
+        )
+    folders = {folder for path in needed for folder in path.parents if folder.exists()}
+    passable = all(folder.stat().st_mode & 0o001 for folder in folders)
+    capability = "-all" if passable else "-all,+dac_override"
+    limits = [f"--{kind}={capability}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
+    death = "--pdeathsig=QUIT"  # a change of user clears what the keeper has set
+    return [
+        "setpriv",
+        "--reuid=nobody",
+        "--regid",
+        str(pwd.getpwnam("nobody").pw_gid),
+        "--clear-groups",
+        *limits,
+        death,
+    ]
+
+
+def _remove_shared_memory(note: Path) -> None:
+    """Remove the small segment that a killed server leaves in the system; the seventh line of its note names it."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        segment = int(note.read_text().splitlines()[6].split()[1])
+        ctypes.CDLL(None).shmctl(segment, _IPC_RMID, None)

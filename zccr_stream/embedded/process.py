@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 _KEEPER = Path(__file__).with_name("keeper.py")
@@ -25,14 +24,6 @@ _POLL_S = 0.02
 
 class EmbeddedError(Exception):
     """An embedded server could not be installed, started or reached; the message says what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """The user and group ids that a server runs as."""
-
-    user: int
-    group: int
 
 
 class Child:
@@ -46,7 +37,6 @@ class Child:
         stop_signal: signal.Signals,
         death_signal: signal.Signals,
         grace_s: float,
-        account: Account | None = None,
         remove: Path | None = None,
     ) -> None:
         """Describe the server; nothing runs yet.
@@ -57,19 +47,15 @@ class Child:
             stop_signal: What asks it to stop.
             death_signal: What the kernel sends it should its keeper be killed.
             grace_s: Seconds from `stop_signal` to SIGKILL.
-            account: Whom it runs as; `None` for the caller.
             remove: A folder that the keeper removes once the owner has died without `stop()`.
         """
         self._name = name
         self._log = log
-        self._account = account
         self._options = [
             f"--stop-signal={stop_signal.value}",
             f"--death-signal={death_signal.value}",
             f"--grace-s={grace_s}",
         ]
-        if account is not None:
-            self._options += [f"--user={account.user}", f"--group={account.group}"]
         if remove is not None:
             self._options.append(f"--remove={remove}")
         self._grace_s = grace_s
