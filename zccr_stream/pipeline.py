@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -120,6 +120,9 @@ class Ownership(Protocol):
 
     def leftovers(self, older_than_s: float, limit: int) -> AbstractContextManager[Announcement]:
         """The same for notes that a crash left behind, skipping what another process is announcing."""
+
+    def sizes(self, user_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(n,): how many live assets each of n users has."""
 
     def profiles(self, user_ids: Sequence[str], held: HeldVectors) -> list[Profile]:
         """These users' live assets, all in one snapshot; vectors that `held` has are not read again."""
@@ -277,6 +280,7 @@ class Refresh:
         model: str,
         areas: AreaRule,
         ranking: RankingRule,
+        assets_max: int,
         clock_ns: Callable[[], int],
     ) -> None:
         self._ownership = ownership
@@ -285,6 +289,7 @@ class Refresh:
         self._model = model
         self._areas = areas
         self._ranking = ranking
+        self._assets_max = assets_max
         self._clock_ns = clock_ns
 
     def __call__(self, records: Sequence[Record]) -> list[Outcome]:
@@ -302,18 +307,32 @@ class Refresh:
         return outcomes
 
     def refresh(self, user_ids: Sequence[str]) -> None:
-        """Read the users' profiles, find their areas, search, rank and publish."""
-        if not user_ids:
-            return
-        with metrics.stage("profile", len(user_ids)):
-            profiles = self._ownership.profiles(user_ids, self._index)
-        with metrics.stage("areas", len(profiles)):
-            areas = [find_areas(profile, self._areas) for profile in profiles]
-        found = self._search(profiles, areas)
-        with metrics.stage("rank", len(profiles)):
-            refreshed = self._rank(profiles, areas, found)
-        with metrics.stage("publish", len(refreshed)):
-            self._publisher.publish([dump_recommendations(recommendations) for recommendations in refreshed])
+        """Read the users' profiles, find their areas, search, rank and publish, in groups that fit in memory."""
+        for group in self._groups(user_ids):
+            with metrics.stage("profile", len(group)):
+                profiles = self._ownership.profiles(group, self._index)
+            with metrics.stage("areas", len(profiles)):
+                areas = [find_areas(profile, self._areas) for profile in profiles]
+            _report_areas(areas)
+            found = self._search(profiles, areas)
+            with metrics.stage("rank", len(profiles)):
+                refreshed = self._rank(profiles, areas, found)
+            _report_lists(refreshed, self._ranking.k)
+            with metrics.stage("publish", len(refreshed)):
+                self._publisher.publish([dump_recommendations(recommendations) for recommendations in refreshed])
+
+    def _groups(self, user_ids: Sequence[str]) -> Iterator[list[str]]:
+        """Users who together have at most the bound of assets; a user with more is alone."""
+        group: list[str] = []
+        assets = 0
+        for user_id, size in zip(user_ids, self._ownership.sizes(user_ids), strict=True):
+            if group and assets + size > self._assets_max:
+                yield group
+                group, assets = [], 0
+            group.append(user_id)
+            assets += int(size)
+        if group:
+            yield group
 
     def _search(self, profiles: Sequence[Profile], areas: Sequence[Sequence[Area]]) -> dict[str, Hits]:
         """Search every modality's index with every seed of the batch at once (paper, section 3.3)."""
@@ -340,6 +359,17 @@ class Refresh:
             hits = {modality: found[modality].lines(lines) for modality in found}
             refreshed.append(rank(profile, areas_of_user, hits, self._ranking, self._model, self._clock_ns()))
         return refreshed
+
+
+def _report_areas(areas: Sequence[Sequence[Area]]) -> None:
+    for modality in MODALITIES:
+        metrics.observe_areas(modality, [sum(area.modality == modality for area in of_user) for of_user in areas])
+
+
+def _report_lists(refreshed: Sequence[Recommendations], k: int) -> None:
+    for modality in MODALITIES:
+        lengths = [len(area.recommended[modality]) for of_user in refreshed for area in of_user.areas]
+        metrics.count_lists(modality, len(lengths), sum(length < k for length in lengths))
 
 
 def follow(records: Sequence[Record], index: Index, model: str) -> None:

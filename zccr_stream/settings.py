@@ -88,6 +88,13 @@ class Settings(BaseSettings):
     )
     text_chars_max: Positive = Field(100_000, description="characters of one text; encoders read its beginning")
 
+    encode_precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="`auto` is fp16 on a GPU, bf16 on a CPU that multiplies it in hardware, else fp32"
+    )
+    encode_threads_max: Positive = Field(
+        8, description="images prepared for the encoder side by side; a GPU needs some 15 cores for that"
+    )
+
     # Processes
     metrics_port: int = Field(9100, ge=0, le=65535, description="port of /metrics, /livez, /readyz; 0 picks a free one")
     metrics_address: str = Field("0.0.0.0", description="address that port is bound to")
@@ -197,7 +204,17 @@ class Settings(BaseSettings):
     feed_size: Positive = Field(50, description="most items in the feed over all areas")
     near_duplicate: Share = Field(0.97, description="cosine from which two assets count once in the feed")
 
+    profile_assets_max: Positive = Field(
+        200_000, description="assets of all profiles read at once; one asset takes about 8 bytes x the dimension"
+    )
+
     # Index
+    index_segment_rows: Positive = Field(
+        65_536, description="vectors per segment of the index; a segment's memory is taken when its first row is"
+    )
+    index_dead_share_max: Share = Field(
+        0.25, description="share of a segment that may be dead before what lives in it moves and the rest is freed"
+    )
     snapshot_dir: Path | None = Field(
         None, description="folder of index snapshots; unset: rebuilt from the topic at start"
     )

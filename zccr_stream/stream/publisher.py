@@ -60,6 +60,7 @@ class Publisher:
     def close(self, timeout_s: float) -> None:
         """Wait for what other threads may still have under way."""
         self._producer.flush(timeout_s)
+        self._producer.purge()
         self._producer.close()
 
     def _produce(self, message: Message, delivery: _Delivery) -> None:

@@ -1,0 +1,13 @@
+"""`zccr-stream`: the commands for people.
+
+commands  migrate, topics, status, up
+upload    files become asset-uploaded events
+watch     follows recommendations, as tables
+demo      a dozen users, streamed; what was recommended, as a table and a page
+
+Every command reads the same settings as the consumers, from `ZCCR_…` variables.
+"""
+
+from zccr_stream.cli.commands import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,75 @@
+"""Follows `recommendations` by the contract: the greatest version of each user, shown as a table."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from zccr_stream import assemble
+from zccr_stream.events import MODALITIES, Record, parse_recommendations
+from zccr_stream.settings import Settings
+
+_SHOWN = 3
+
+
+def watch(
+    user: Annotated[str | None, typer.Option("--user", help="Only this user.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Show what is there now and end.")] = False,
+) -> None:
+    """Follow the recommendations as they are refreshed, beginning with those that are there. Ctrl-C ends it."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    console = Console()
+    newest: dict[str, dict[str, Any] | None] = {}
+    follower = assemble.recommendations_follower(Settings(), lambda records: _take(records, user, newest))
+
+    def show() -> None:
+        if not follower.caught_up.is_set():
+            return
+        for user_id, recommendations in newest.items():
+            console.print(table(user_id, recommendations))
+        newest.clear()
+        if once:
+            stop.set()
+
+    follower.run({}, stop, between=show)
+
+
+def _take(records: Sequence[Record], user: str | None, newest: dict[str, dict[str, Any] | None]) -> None:
+    for record in records:
+        user_id = (record.key or b"").decode(errors="replace")
+        if user is None or user_id == user:
+            recommendations = None if record.value is None else parse_recommendations(record.value)
+            shown = newest.get(user_id)
+            if not (shown and recommendations and shown["profile_version"] > recommendations["profile_version"]):
+                newest[user_id] = recommendations
+
+
+def table(user_id: str, recommendations: dict[str, Any] | None) -> Table:
+    """One user's recommendations as a table: a row per area of interest."""
+    if recommendations is None:
+        return Table(title=f"{escape(user_id)}: no assets left")
+    title = f"{escape(user_id)}, version {recommendations['profile_version']}, {recommendations['generated_at']}"
+    shown = Table("area", "weight", "assets", "like", *(f"recommended: {m}" for m in MODALITIES), title=title)
+    for area in recommendations["areas"]:
+        shown.add_row(
+            f"{area['modality']} {area['area_id'][:6]}",
+            f"{area['weight']:.0%}",
+            str(area["size"]),
+            escape(area["representative"]),
+            *(_line(area["recommended"].get(modality, [])) for modality in MODALITIES),
+        )
+    return shown
+
+
+def _line(recommended: Sequence[dict[str, Any]]) -> str:
+    more = f"\n… {len(recommended) - _SHOWN} more" if len(recommended) > _SHOWN else ""
+    return "\n".join(f"{hit['score']:.2f} {escape(hit['asset_id'])}" for hit in recommended[:_SHOWN]) + more
