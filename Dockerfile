@@ -27,13 +27,14 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps --force-rei
 
 FROM python:3.11.14-slim-bookworm
 # A named volume takes the owner that its folder has in the image.
-RUN groupadd --system --gid 10001 zccr \
-    && useradd --system --uid 10001 --gid zccr --home-dir /cache --no-create-home --shell /usr/sbin/nologin zccr \
+RUN groupadd --gid 10001 zccr \
+    && useradd --uid 10001 --gid zccr --home-dir /cache --no-create-home --shell /usr/sbin/nologin zccr \
     && install --directory --owner zccr --group zccr /cache /snapshots
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
     HOME=/cache \
     HF_HOME=/cache/huggingface
 WORKDIR /cache

@@ -127,22 +127,41 @@ def test_failures_belong_to_the_batch_of_their_own_thread_and_stage() -> None:
     inside = threading.Barrier(2)
 
     def other() -> None:
-        with metrics.stage("fetch", 5):
-            inside.wait(5)
-            inside.wait(5)
+        with metrics.stage("encode", 5):
+            inside.wait(10)
+            inside.wait(10)
 
     thread = threading.Thread(target=other)
-    left = count("zccr_stage_items_out_total", stage="fetch")
-    parsed = count("zccr_stage_items_out_total", stage="parse")
-    thread.start()
-    inside.wait(5)
+    with metrics.stage("encode", 4):
+        thread.start()
+        inside.wait(10)
+        metrics.failed("encode", "bad_input", 4)
+    encoded = count("zccr_stage_items_out_total", stage="encode")
+    inside.wait(10)
+    thread.join(10)
+    assert count("zccr_stage_items_out_total", stage="encode") - encoded == 5
+
+    fetched, parsed = (count("zccr_stage_items_out_total", stage=stage) for stage in ("fetch", "parse"))
     with metrics.stage("fetch", 4), metrics.stage("parse", 3):
         metrics.failed("decode", "bad_input", 2)
-    inside.wait(5)
-    thread.join(5)
-
-    assert count("zccr_stage_items_out_total", stage="fetch") - left == 5 + 4 - 2
+    assert count("zccr_stage_items_out_total", stage="fetch") - fetched == 2
     assert count("zccr_stage_items_out_total", stage="parse") - parsed == 3
+
+
+def test_a_batch_of_nothing_is_neither_timed_nor_sized() -> None:
+    before = (
+        count("zccr_stage_duration_seconds_count", stage="fetch"),
+        count("zccr_stage_batch_items_count", stage="fetch"),
+    )
+
+    with metrics.stage("fetch", 0):
+        pass
+
+    after = (
+        count("zccr_stage_duration_seconds_count", stage="fetch"),
+        count("zccr_stage_batch_items_count", stage="fetch"),
+    )
+    assert after == before
 
 
 @pytest.mark.parametrize(

@@ -161,11 +161,10 @@ _inside = threading.local()  # the stages that this thread is in, innermost last
 
 
 class _Stage:
-    """A batch inside a stage."""
+    """A batch inside a stage, and what was reported of it."""
 
-    def __init__(self, name: str, items: int) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.items = items
         self.failures = 0
 
 
@@ -188,24 +187,25 @@ def stage(name: str, items: int) -> Iterator[None]:
     """
     if name not in STAGES:
         raise ValueError(f"no stage {name!r}; the stages are {', '.join(STAGES)}")
-    batch = _Stage(name, items)
+    batch = _Stage(name)
     _stage_in.labels(name).inc(items)
-    _stage_batch.labels(name).observe(items)
     _stage_progress.labels(name).inc(items)
     _stack().append(batch)
     started_s = time.perf_counter()
     try:
         yield
     except BaseException as error:
-        left = batch.items - batch.failures
+        left = items - batch.failures
         if left > 0:
             failed(name, _reason_of(error), left)
         raise
     else:
-        _stage_out.labels(name).inc(max(0, batch.items - batch.failures))
+        _stage_out.labels(name).inc(max(0, items - batch.failures))
         _stage_last.labels(name).set_to_current_time()
     finally:
-        _stage_duration.labels(name).observe(time.perf_counter() - started_s)
+        if items:  # batches of nothing would make every quantile look good
+            _stage_batch.labels(name).observe(items)
+            _stage_duration.labels(name).observe(time.perf_counter() - started_s)
         _stage_progress.labels(name).dec(items)
         _stack().remove(batch)
 
