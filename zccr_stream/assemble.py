@@ -356,8 +356,11 @@ def recommendations_follower(settings: Settings, apply: Callable[[Sequence[Recor
 def status(settings: Settings) -> dict[str, Any]:
     """What is there: the truth's counts, what is still to be announced, and the groups' lag."""
     truth = ownership(settings)
-    truth.check()
-    counts = truth.statistics()
+    try:
+        truth.check()
+        counts = truth.statistics()
+    finally:
+        truth.close()
     lag = {
         name: group_lag(
             kafka_config(settings), settings.topic_prefix + group, [settings.topic_prefix + topic for topic in names]
