@@ -1,0 +1,1 @@
+"""What runs rarely and prints tables: benchmarks and the paper's experiments."""

@@ -1,0 +1,1 @@
+"""Tests, flat: test_<module>.py for each module, and whole journeys."""
