@@ -210,7 +210,7 @@ class Settings(BaseSettings):
 
     # Index
     index_segment_rows: Positive = Field(
-        65_536, description="vectors per segment of the index; a segment's memory is taken when its first row is"
+        16_384, description="vectors per segment of the index: memory comes and goes in such steps, 32 MB at d = 512"
     )
     index_dead_share_max: Share = Field(
         0.25, description="share of a segment that may be dead before what lives in it moves and the rest is freed"
