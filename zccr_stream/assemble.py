@@ -15,14 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from zccr_stream import metrics
+from zccr_stream import __version__, metrics
 from zccr_stream.content import ContentLoader, DecodeLimits, FetchLimits
 from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, model_of
 from zccr_stream.events import ASSET_EMBEDDED, MODALITIES, PROFILE_CHANGED, RECOMMENDATIONS, Record
@@ -68,7 +67,7 @@ def process(settings: Settings, topics: Sequence[str]) -> Iterator[Process]:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     health = metrics.Health(heartbeat_max_age_s=settings.max_poll_interval_ms / 1000)
-    metrics.set_build_info(version("zccr-stream"))
+    metrics.set_build_info(__version__)
     metrics.expect(topics, MODALITIES)
     server = metrics.serve(settings.metrics_port, health, settings.metrics_address)
     logger.info("metrics and probes on port %d", server.port)
