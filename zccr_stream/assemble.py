@@ -285,13 +285,13 @@ def keep_announcing(settings: Settings, ingest: Ingest, truth: PostgresOwnership
 
 def followed_index(settings: Settings, around: Process) -> LiveIndex:
     """An index that follows `asset-embedded` in a thread of its own; returned once it is caught up."""
-    name = model(settings)
-    index = LiveIndex(dimension_of(settings.encoder), settings.index_segment_rows, settings.index_dead_share_max)
-    metrics.set_model_info(name, dimension_of(settings.encoder))
+    name, dimension = model(settings), dimension_of(settings.encoder)
+    index = LiveIndex(dimension, settings.index_segment_rows, settings.index_dead_share_max)
+    metrics.set_model_info(name, dimension)
     topic = settings.topic_prefix + ASSET_EMBEDDED
 
     def apply(records: Sequence[Record]) -> None:
-        follow(records, index, name)
+        follow(records, index, name, dimension)
         for modality, size in index.sizes().items():
             metrics.set_index_size(modality, size)
 
