@@ -372,20 +372,19 @@ def _report_lists(refreshed: Sequence[Recommendations], k: int) -> None:
         metrics.count_lists(modality, len(lengths), sum(length < k for length in lengths))
 
 
-def follow(records: Sequence[Record], index: Index, model: str, dimension: int) -> None:
+def follow(records: Sequence[Record], index: Index, model: str) -> None:
     """Apply a batch of `asset-embedded` to the index; what this program did not write is passed over."""
     with metrics.stage("apply", len(records)):
         try:
-            embeddings = parse_embeddings(records, model, dimension)
+            embeddings = parse_embeddings(records, model)
         except CorruptRecordError:
-            sound = [record for record in records if _is_sound(record, model, dimension)]
-            embeddings = parse_embeddings(sound, model, dimension)
+            embeddings = parse_embeddings([record for record in records if _is_sound(record, model)], model)
         index.apply(embeddings)
 
 
-def _is_sound(record: Record, model: str, dimension: int) -> bool:
+def _is_sound(record: Record, model: str) -> bool:
     try:
-        parse_embeddings([record], model, dimension)
+        parse_embeddings([record], model)
     except CorruptRecordError as error:
         logger.error("%s", error)
         metrics.failed("apply", "bad_input")
