@@ -200,7 +200,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel(
                 "Dead letters by topic and stage",
-                "Records set aside per second. Read them with `zccr-stream dlq`.",
+                "Records set aside per second. They stand in `<topic>.dlq`, each with what was wrong in its headers.",
                 "ops",
                 (Query(f"sum by (topic, stage) ({rate('zccr_dead_letters_total')})", "{{topic}} {{stage}}"),),
             ),

@@ -7,8 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 
 from zccr_stream.embedded import Embedded
+
+# How long one example takes says more about the machine than about the code.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 _START_TIMEOUT_S = 150.0  # a machine that does much else at the same time
 

@@ -379,7 +379,7 @@ def test_embeddings_are_written_as_in_the_examples() -> None:
     vector = np.array([1.0, 0.0], "<f2").tobytes()
     record = dataclasses.replace(a_record(embedded, "asset-embedded"), value=vector)
 
-    embeddings = parse_embeddings([record, a_record(removed, "asset-embedded")], model)
+    embeddings = parse_embeddings([record, a_record(removed, "asset-embedded")], model, 2)
 
     assert embeddings.live.tolist() == [True, False]
     live, removal = dump_embeddings(embeddings)

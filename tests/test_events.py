@@ -467,7 +467,8 @@ def some_embeddings(n: int = 5, d: int = 4, seed: int = 0) -> Embeddings:
     """The second of every four is a removal."""
     random = np.random.default_rng(seed)
     live = np.arange(n) % 4 != 1
-    vectors = random.standard_normal((n, d)).astype(np.float16) * live[:, None]
+    vectors = random.standard_normal((n, d))
+    vectors *= live[:, None] / np.linalg.norm(vectors, axis=1, keepdims=True)
     return Embeddings(
         model="M/1",
         asset_ids=[f"ä{row}" for row in range(n)],
@@ -520,12 +521,14 @@ def test_assets_of_another_model_or_dimension_are_not_live() -> None:
     records = list(map(as_record, dump_embeddings(embeddings)))
     records[3] = dataclasses.replace(records[3], value=b"\x00\x3c")
 
-    assert parse_embeddings(records, "M/1").live.tolist() == [True, False, True, False]
+    read, of_another = parse_embeddings(records, "M/1", 4), parse_embeddings(records, "M/2", 4)
+
+    assert read.live.tolist() == [True, False, True, False]
+    assert not read.vectors[[1, 3]].any()
     assert parse_embeddings(records, "M/1", 1).live.tolist() == [False, False, False, True]
-    assert parse_embeddings(records, "M/2").live.tolist() == [False] * 4
-    assert parse_embeddings(records, "M/2").vectors.shape == (4, 0)
-    assert parse_embeddings(records, "M/2").revisions.tolist() == embeddings.revisions.tolist()
-    assert not parse_embeddings(records, "M/1").vectors[[1, 3]].any()
+    assert of_another.live.tolist() == [False] * 4
+    assert of_another.vectors.shape == (4, 4)
+    assert of_another.revisions.tolist() == embeddings.revisions.tolist()
 
 
 def test_a_removal_needs_only_revision_and_model() -> None:
@@ -551,8 +554,10 @@ def test_a_removal_needs_only_revision_and_model() -> None:
             {"headers": (("revision", b"1"), ("model", b"M/1"), ("occurred_at", b"now"))},
             "key or headers: not of that form",
         ),
-        ({"value": b"\x00\x7c" * 4}, "value: holds NaN or infinity"),
-        ({"value": b"\x01\xfc" * 4}, "value: holds NaN or infinity"),
+        ({"value": b"\x00\x7c" * 4}, "value: a vector of length inf, expected 1"),
+        ({"value": b"\x01\xfc" * 4}, "value: a vector of length nan, expected 1"),
+        ({"value": b"\x00\x3c" * 4}, "value: a vector of length 2.0, expected 1"),
+        ({"value": b"\x00\x00" * 4}, "value: a vector of length 0.0, expected 1"),
     ],
 )
 def test_a_corrupt_record_is_named(changes: dict[str, Any], message: str) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from zccr_stream import metrics
 from zccr_stream.events import BadEventError, BadInputError, TryLaterError
+from zccr_stream.metrics import probes
 
 # Labels whose values come from configuration or from a fixed set, so that their number is bounded.
 BOUNDED = {"stage", "reason", "topic", "partition", "kind", "modality", "version", "model", "dimension", "device"}
@@ -47,6 +48,7 @@ def assert_rises(read: Callable[[], float], by: float, act: Callable[[], object]
 # The timing seam
 
 
+@settings(deadline=None)  # a busy machine
 @given(
     items=st.integers(0, 50),
     reported=st.lists(st.integers(1, 5), max_size=5),
@@ -415,8 +417,8 @@ def test_close_frees_the_port() -> None:
 
 def test_clients_that_trickle_are_cut_and_others_are_served_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many slow clients as may be open shut others out only until their time is up."""
-    monkeypatch.setattr(metrics, "_REQUEST_MAX_S", 1.0)
-    monkeypatch.setattr(metrics, "_CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(probes, "_REQUEST_MAX_S", 1.0)
+    monkeypatch.setattr(probes, "_CONNECTIONS_MAX", 2)
     server = metrics.serve(0, metrics.Health(5), "127.0.0.1")
     stop = threading.Event()
 
@@ -445,7 +447,7 @@ def test_clients_that_trickle_are_cut_and_others_are_served_meanwhile(monkeypatc
 
 
 def test_a_connection_beyond_the_bound_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_CONNECTIONS_MAX", 1)
+    monkeypatch.setattr(probes, "_CONNECTIONS_MAX", 1)
     server = metrics.serve(0, metrics.Health(5), "127.0.0.1")
 
     with socket.create_connection(("127.0.0.1", server.port)) as first:

@@ -16,3 +16,5 @@ settings    every default once
 assemble    settings -> parts -> pipeline
 cli         zccr-stream
 """
+
+__version__ = "0.1.0"

@@ -15,14 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from zccr_stream import metrics
+from zccr_stream import __version__, metrics
 from zccr_stream.content import ContentLoader, DecodeLimits, FetchLimits
 from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, model_of
 from zccr_stream.events import ASSET_EMBEDDED, MODALITIES, PROFILE_CHANGED, RECOMMENDATIONS, Record
@@ -68,7 +67,7 @@ def process(settings: Settings, topics: Sequence[str]) -> Iterator[Process]:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     health = metrics.Health(heartbeat_max_age_s=settings.max_poll_interval_ms / 1000)
-    metrics.set_build_info(version("zccr-stream"))
+    metrics.set_build_info(__version__)
     metrics.expect(topics, MODALITIES)
     server = metrics.serve(settings.metrics_port, health, settings.metrics_address)
     logger.info("metrics and probes on port %d", server.port)
@@ -286,13 +285,13 @@ def keep_announcing(settings: Settings, ingest: Ingest, truth: PostgresOwnership
 
 def followed_index(settings: Settings, around: Process) -> LiveIndex:
     """An index that follows `asset-embedded` in a thread of its own; returned once it is caught up."""
-    name = model(settings)
-    index = LiveIndex(dimension_of(settings.encoder), settings.index_segment_rows, settings.index_dead_share_max)
-    metrics.set_model_info(name, dimension_of(settings.encoder))
+    name, dimension = model(settings), dimension_of(settings.encoder)
+    index = LiveIndex(dimension, settings.index_segment_rows, settings.index_dead_share_max)
+    metrics.set_model_info(name, dimension)
     topic = settings.topic_prefix + ASSET_EMBEDDED
 
     def apply(records: Sequence[Record]) -> None:
-        follow(records, index, name)
+        follow(records, index, name, dimension)
         for modality, size in index.sizes().items():
             metrics.set_index_size(modality, size)
 

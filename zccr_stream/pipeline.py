@@ -372,19 +372,20 @@ def _report_lists(refreshed: Sequence[Recommendations], k: int) -> None:
         metrics.count_lists(modality, len(lengths), sum(length < k for length in lengths))
 
 
-def follow(records: Sequence[Record], index: Index, model: str) -> None:
+def follow(records: Sequence[Record], index: Index, model: str, dimension: int) -> None:
     """Apply a batch of `asset-embedded` to the index; what this program did not write is passed over."""
     with metrics.stage("apply", len(records)):
         try:
-            embeddings = parse_embeddings(records, model)
+            embeddings = parse_embeddings(records, model, dimension)
         except CorruptRecordError:
-            embeddings = parse_embeddings([record for record in records if _is_sound(record, model)], model)
+            sound = [record for record in records if _is_sound(record, model, dimension)]
+            embeddings = parse_embeddings(sound, model, dimension)
         index.apply(embeddings)
 
 
-def _is_sound(record: Record, model: str) -> bool:
+def _is_sound(record: Record, model: str, dimension: int) -> bool:
     try:
-        parse_embeddings([record], model)
+        parse_embeddings([record], model, dimension)
     except CorruptRecordError as error:
         logger.error("%s", error)
         metrics.failed("apply", "bad_input")

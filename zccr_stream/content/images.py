@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ from zccr_stream.content.limits import DecodeLimits
 from zccr_stream.events import BadInputError, TryLaterError
 
 # Pillow reads many more, some by running other programs (EPS) or with parsers that few files exercise.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# JPEG includes MPO, the several pictures in one file of many cameras and phones.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _EXPECTED = "expected JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 
 # Common things that are no image of these formats, told apart to help whoever sent them.
@@ -68,9 +70,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# A progressive JPEG may repeat a tiny scan a million times, and each costs a pass over all pixels. Encoders
-# write about 10, a preview and a second picture in the same file as many again.
-_JPEG_SCANS_MAX = 100
+# A progressive JPEG may repeat a tiny scan a million times, and each costs a pass over all pixels (0.1 s for
+# 64 million). Encoders write 10 to 18, a preview and a second picture in the same file as many again.
+_JPEG_SCANS_MAX = 64
 
 
 class ImageDecoder:
@@ -85,20 +87,21 @@ class ImageDecoder:
             raise ValueError(f"pixels_max is {limits.pixels_max:,}, above Pillow's own {Image.MAX_IMAGE_PIXELS:,}")
         if limits.pixels_in_flight_max < limits.pixels_max:
             raise ValueError("pixels_in_flight_max must be at least pixels_max, or the largest image could never start")
+        Image.init()  # else the formats that Pillow does not load by itself are unknown to it
         self._limits = limits
         self._pixels = _PixelBudget(limits.pixels_in_flight_max)
 
-    def decode(self, data: bytes) -> Image.Image:
-        """Decode the first frame to RGB, upright, transparency on white.
+    def decode(self, data: bytes, end_s: float) -> Image.Image:
+        """Decode the first frame to RGB, upright, transparency on white; begin by `end_s` (monotonic) or not.
 
         Raises:
             BadInputError: not an image of a known format, corrupt, truncated, or with too many pixels.
-            TryLaterError: no memory for it now.
+            TryLaterError: no memory for it now, or the others being decoded left no room for it in time.
         """
         try:
             with Image.open(BytesIO(data), formats=_FORMATS) as image:
                 self._check_size(image)
-                with self._pixels.held(image.width * image.height):
+                with self._pixels.held(image.width * image.height, end_s):
                     return self._load(image, data)
         except UnidentifiedImageError as error:
             raise BadInputError("decode", f"the content is {_looks_like(data)}; {_EXPECTED}") from error
@@ -209,9 +212,10 @@ class _PixelBudget:
         self._changed = threading.Condition()
 
     @contextmanager
-    def held(self, pixels: int) -> Iterator[None]:
+    def held(self, pixels: int, end_s: float) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: self._left >= pixels)
+            if not self._changed.wait_for(lambda: self._left >= pixels, timeout=end_s - time.monotonic()):
+                raise TryLaterError("decode", "other images left no room to decode this one in time")
             self._left -= pixels
         try:
             yield

@@ -24,7 +24,7 @@ class FetchLimits:
         image_bytes_max, text_bytes_max: bound of one content, as sent and as decompressed.
         redirects_max: how many redirects are followed.
         connect_timeout_s: bound of one connection attempt, TLS handshake apart.
-        timeout_s: bound of one fetch as a whole: name lookup, every redirect, the last byte.
+        timeout_s: bound of one fetch as a whole, from the name lookup over every redirect to the last byte.
         batch_timeout_s: bound of a batch as a whole, decoding included.
         concurrency: how many contents are fetched and decoded side by side.
     """

@@ -53,12 +53,12 @@ class ContentLoader:
             ca_file=fetch.ca_file,
             redirects_max=fetch.redirects_max,
             connect_timeout_s=fetch.connect_timeout_s,
-            timeout_s=fetch.timeout_s,
+            idle_timeout_s=fetch.timeout_s,
             connections_max=fetch.concurrency,
         )
         self._files = None if fetch.file_root is None else FileReader(fetch.file_root)
         self._stores = {
-            scheme: StoreReader(scheme, fetch.store_prefixes, fetch.store_options.get(scheme, {}), fetch.timeout_s)
+            scheme: StoreReader(scheme, fetch.store_prefixes, fetch.store_options.get(scheme, {}))
             for scheme in STORE_SCHEMES
             if scheme in fetch.schemes
         }
@@ -75,7 +75,7 @@ class ContentLoader:
         for upload in uploads:
             key = (upload.modality, upload.uri, upload.text)
             if key not in futures:
-                futures[key] = self._pool.submit(self._outcome, upload)
+                futures[key] = self._pool.submit(self._outcome, upload, end_s)
         wait(futures.values(), timeout=max(0.0, end_s - time.monotonic()))
         outcomes = {key: self._collected(future) for key, future in futures.items()}
         return [outcomes[upload.modality, upload.uri, upload.text] for upload in uploads]
@@ -89,36 +89,45 @@ class ContentLoader:
         if future.done():
             return future.result()
         future.cancel()
+        return self._late()
+
+    def _late(self) -> TryLaterError:
         timeout_s = self._fetch_limits.batch_timeout_s
         return TryLaterError("fetch", f"the content was not loaded within the {timeout_s:g} s a batch may take")
 
-    def _outcome(self, upload: AssetUploaded) -> Outcome:
+    def _outcome(self, upload: AssetUploaded, end_s: float) -> Outcome:
         try:
-            return self._load(upload)
+            return self._load(upload, end_s)
         except (BadInputError, TryLaterError) as error:
             _release(error)
             return error
 
-    def _load(self, upload: AssetUploaded) -> Image | str:
+    def _load(self, upload: AssetUploaded, end_s: float) -> Image | str:
         if upload.modality == IMAGE:
-            return self._images.decode(self._fetch(upload.uri, IMAGE, self._fetch_limits.image_bytes_max).data)
+            fetched = self._fetch(upload.uri or "", IMAGE, self._fetch_limits.image_bytes_max, end_s)
+            return self._images.decode(fetched.data, end_s)
         if upload.text is not None:
             return clean_text(upload.text, self._decode_limits.text_chars_max)
-        fetched = self._fetch(upload.uri, upload.modality, self._fetch_limits.text_bytes_max)
+        fetched = self._fetch(upload.uri or "", upload.modality, self._fetch_limits.text_bytes_max, end_s)
         return decode_text(fetched, self._decode_limits.text_chars_max)
 
-    def _fetch(self, uri: str | None, kind: str, bytes_max: int) -> Fetched:
-        scheme = self._scheme(uri or "")
-        assert uri is not None
+    def _fetch(self, uri: str, kind: str, bytes_max: int, end_s: float) -> Fetched:
+        scheme = self._scheme(uri)
         if scheme == "data":
             return read_data_uri(uri, kind, bytes_max)
         if scheme == "file":
-            if self._files is None:
-                raise BadInputError("fetch", "file: URIs are refused: no folder is configured that they may lie under")
-            return Fetched(self._files.fetch(uri, bytes_max))
+            return Fetched(self._file(uri, bytes_max))
+        timeout_s = min(self._fetch_limits.timeout_s, end_s - time.monotonic())
+        if timeout_s <= 0:
+            raise self._late()
         if scheme in self._stores:
-            return Fetched(self._stores[scheme].fetch(uri, bytes_max))
-        return self._web.fetch(uri, bytes_max)
+            return Fetched(self._stores[scheme].fetch(uri, bytes_max, timeout_s))
+        return self._web.fetch(uri, bytes_max, timeout_s)
+
+    def _file(self, uri: str, bytes_max: int) -> bytes:
+        if self._files is None:
+            raise BadInputError("fetch", "file: URIs are refused: no folder is configured that they may lie under")
+        return self._files.fetch(uri, bytes_max)
 
     def _scheme(self, uri: str) -> str:
         match = _SCHEME.match(uri)

@@ -32,26 +32,24 @@ class StoreReader:
         scheme: `s3` or `gs`.
         prefixes: a URI must start with one of these; empty: any.
         options: what fsspec's file system is constructed with.
-        timeout_s: bound of one read as a whole.
 
     Raises:
         ValueError: the package that reads this store is not installed.
     """
 
-    def __init__(self, scheme: str, prefixes: Sequence[str], options: Mapping[str, Any], timeout_s: float) -> None:
+    def __init__(self, scheme: str, prefixes: Sequence[str], options: Mapping[str, Any]) -> None:
         self._prefixes = tuple(prefix for prefix in prefixes if prefix.startswith(f"{scheme}://"))
         self._restricted = bool(prefixes)
-        self._timeout_s = timeout_s
         try:
             # Not the cached instance: it would be one per thread, each with connections of its own.
             self._files = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **options)
         except ImportError as error:
             hint = f"what reads it is not installed: pip install 'zccr-stream[{scheme}]'"
             raise ValueError(f"the scheme {scheme!r} is allowed, but {hint}") from error
-        self._faults = (OSError, *(_named(name) for name in _FAULTS[scheme]))
+        self._faults: tuple[type[Exception], ...] = (OSError, *(_named(name) for name in _FAULTS[scheme]))
 
-    def fetch(self, uri: str, bytes_max: int) -> bytes:
-        """Read at most `bytes_max` bytes of an object.
+    def fetch(self, uri: str, bytes_max: int, timeout_s: float) -> bytes:
+        """Read at most `bytes_max` bytes of an object within `timeout_s`.
 
         Raises:
             BadInputError: no such object, not readable, in a bucket that is not allowed, or too large.
@@ -64,24 +62,24 @@ class StoreReader:
         if self._restricted and not uri.startswith(self._prefixes):
             raise BadInputError("fetch", f"{name} lies outside the buckets and folders that are allowed")
         try:
-            data = self._read(path, bytes_max + 1)
+            data = self._read(path, bytes_max + 1, timeout_s)
         except (FileNotFoundError, IsADirectoryError) as error:
             raise BadInputError("fetch", f"there is no object {name}") from error
         except (PermissionError, ValueError) as error:
             raise BadInputError("fetch", f"the object {name} may not be read by this service: {error}") from error
         except TimeoutError as error:
-            raise TryLaterError("fetch", f"{name} did not come in full within {self._timeout_s:g} s") from error
+            raise TryLaterError("fetch", f"{name} did not come in full within {timeout_s:.3g} s") from error
         except self._faults as error:
             raise TryLaterError("fetch", f"the object {name} could not be read: {error}") from error
         if len(data) > bytes_max:
             raise BadInputError("fetch", f"the object {name} holds more than the {bytes_max:,} bytes that are allowed")
         return data
 
-    def _read(self, path: str, end: int) -> bytes:
+    def _read(self, path: str, end: int, timeout_s: float) -> bytes:
         """Ask for a range, so that a huge object is not sent; the deadline cancels the request."""
 
         async def read() -> bytes:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return bytes(await self._files._cat_file(path, start=0, end=end))
 
         return bytes(fsspec.asyn.sync(self._files.loop, read))

@@ -36,7 +36,7 @@ class WebFetcher:
         ca_file: PEM file of certificate authorities; None: certifi's.
         redirects_max: how many redirects are followed.
         connect_timeout_s: bound of one connection attempt.
-        timeout_s: bound of one fetch as a whole.
+        idle_timeout_s: how long an idle connection is kept.
         connections_max: how many connections are open at a time.
     """
 
@@ -48,19 +48,18 @@ class WebFetcher:
         ca_file: str | None,
         redirects_max: int,
         connect_timeout_s: float,
-        timeout_s: float,
+        idle_timeout_s: float,
         connections_max: int,
     ) -> None:
         self._schemes = schemes
         self._redirects_max = redirects_max
-        self._timeout_s = timeout_s
         self._deadline = Deadline()
         tls = ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=False)
         pool = httpcore.ConnectionPool(
             ssl_context=tls,
             max_connections=connections_max,
             max_keepalive_connections=connections_max,
-            keepalive_expiry=timeout_s,
+            keepalive_expiry=idle_timeout_s,
             network_backend=CheckedNetwork(parse_networks(private_networks), self._deadline),
         )
         self._client = httpx.Client(
@@ -71,17 +70,17 @@ class WebFetcher:
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
             # A decompressor without a bound would run before the bytes could be counted.
             headers={"user-agent": "zccr-stream", "accept": "*/*", "accept-encoding": "identity"},
-            timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
+            timeout=httpx.Timeout(None, connect=connect_timeout_s),
         )
 
-    def fetch(self, uri: str, bytes_max: int) -> Fetched:
-        """Fetch at most `bytes_max` bytes, as sent and as decompressed.
+    def fetch(self, uri: str, bytes_max: int, timeout_s: float) -> Fetched:
+        """Fetch at most `bytes_max` bytes, as sent and as decompressed, within `timeout_s` as a whole.
 
         Raises:
             BadInputError: the URL, what it leads to or what it answers can never be content.
             TryLaterError: it may be in a while.
         """
-        self._deadline.start(self._timeout_s)
+        self._deadline.start(timeout_s)
         url = _parse(uri, self._schemes)
         try:
             for _ in range(self._redirects_max + 1):
@@ -90,7 +89,7 @@ class WebFetcher:
                     return answer
                 url = answer
         except httpcore.TimeoutException as error:
-            raise TryLaterError("fetch", f"{shown(url)} did not answer in full within {self._timeout_s:g} s") from error
+            raise TryLaterError("fetch", f"{shown(url)} did not answer in full within {timeout_s:.3g} s") from error
         except httpcore.LocalProtocolError as error:
             raise BadInputError("fetch", f"{shown(url)} cannot be asked for: {error}") from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:

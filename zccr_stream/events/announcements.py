@@ -6,7 +6,6 @@ buffer for all vectors. Knows nothing of what the vectors mean or of who reads t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +27,7 @@ from zccr_stream.events.vocabulary import (
 )
 
 _HALF_BYTES = 2
-_EXPONENT = np.uint16(0x7C00)
+_LENGTH_TOLERANCE = 0.01  # float16 makes unit vectors longer or shorter by less than a thousandth
 _NO_TIME = b"1970-01-01T00:00:00Z"
 
 
@@ -55,7 +54,7 @@ def dump_embeddings(embeddings: Embeddings) -> list[Message]:
     return messages
 
 
-def parse_embeddings(records: Sequence[Record], model: str, dimension: int | None = None) -> Embeddings:
+def parse_embeddings(records: Sequence[Record], model: str, dimension: int) -> Embeddings:
     """Read a batch of `asset-embedded`.
 
     Assets of another model, or of another dimension, are not live: they are removed from this model's space.
@@ -63,7 +62,7 @@ def parse_embeddings(records: Sequence[Record], model: str, dimension: int | Non
     Args:
         records: n records of any partitions, in order.
         model: the name of the space.
-        dimension: d where it is known; else the batch's most frequent one, 0 where nothing in it is live.
+        dimension: d of that space.
 
     Raises:
         CorruptRecordError: a record that this program did not write.
@@ -71,15 +70,13 @@ def parse_embeddings(records: Sequence[Record], model: str, dimension: int | Non
     columns = _Columns([], [], [], [], [], [])
     for record in records:
         columns.add(record)
-    space = model.encode()
-    widths = [
-        len(record.value) if record.value is not None and of_record == space else 0
+    space, width = model.encode(), dimension * _HALF_BYTES
+    live = [
+        record.value is not None and len(record.value) == width and of_record == space
         for record, of_record in zip(records, columns.models, strict=True)
     ]
-    width = _most_frequent(widths) if dimension is None else dimension * _HALF_BYTES
-    live = [0 < of_record == width for of_record in widths]
-    vectors = np.zeros((len(records), width // _HALF_BYTES), np.float16)
-    vectors[live] = _vectors([record for record, is_live in zip(records, live, strict=True) if is_live], width)
+    vectors = np.zeros((len(records), dimension), np.float16)
+    vectors[live] = _vectors([record for record, is_live in zip(records, live, strict=True) if is_live], dimension)
     return Embeddings(
         model,
         columns.asset_ids,
@@ -132,19 +129,17 @@ def _revision(value: bytes) -> int:
     return revision
 
 
-def _most_frequent(widths: Sequence[int]) -> int:
-    counts = Counter(width for width in widths if width % _HALF_BYTES == 0 and width)
-    return counts.most_common(1)[0][0] if counts else 0
-
-
-def _vectors(records: Sequence[Record], width: int) -> npt.NDArray[np.float16]:
-    """(n, d): the values of n records of one width."""
+def _vectors(records: Sequence[Record], dimension: int) -> npt.NDArray[np.float16]:
+    """(n, d): the values of n records. One NaN, or one vector that is too long, would spoil every search."""
     vectors = np.frombuffer(b"".join([record.value or b"" for record in records]), "<f2")
-    # On the bits this is several times faster than isfinite; one NaN would spoil every search.
-    broken = np.flatnonzero((vectors.view("<u2") & _EXPONENT) == _EXPONENT)
+    vectors = vectors.reshape(len(records), dimension)
+    with np.errstate(invalid="ignore"):  # a NaN is found below, by the length that it makes
+        wide = vectors.astype(np.float32)
+        lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+    broken = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))
     if broken.size:
-        raise CorruptRecordError(records[broken[0] * _HALF_BYTES // width], "value: holds NaN or infinity")
-    return vectors.reshape(len(records), width // _HALF_BYTES)
+        raise CorruptRecordError(records[broken[0]], f"value: a vector of length {lengths[broken[0]]}, expected 1")
+    return vectors
 
 
 def dump_profile_changes(changes: Sequence[ProfileChanged]) -> list[Message]:

@@ -7,7 +7,7 @@ Knows nothing of events.
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 EXPECTED = "an RFC 3339 time with its offset, such as '2026-11-23T12:00:00.5Z'"
 
@@ -15,7 +15,7 @@ _RFC_3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?"
     r"(?:([Zz])|([+-])([0-9]{2}):([0-9]{2}))?"
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1)  # UTC; naive, since that is written twice as fast
 _EPOCH_DAY = _EPOCH.toordinal()
 _DAY_S = 86_400
 _SECOND_NS = 1_000_000_000
@@ -65,6 +65,6 @@ def _offset_s(sign: str, hours: str, minutes: str) -> int:
 def format_time(ns: int, digits: int = 9) -> str:
     """Write nanoseconds since 1970 as RFC 3339 in UTC with `digits` decimals, further ones cut off."""
     seconds, fraction = divmod(ns, _SECOND_NS)
-    moment = _EPOCH + timedelta(seconds=seconds)
+    moment = (_EPOCH + timedelta(seconds=seconds)).isoformat()
     decimals = f".{fraction:09d}"[: digits + 1] if digits else ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{decimals}Z"
+    return f"{moment}{decimals}Z"

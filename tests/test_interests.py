@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import pdist
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score
+
+from zccr_stream.events import IMAGE, TEXT
+from zccr_stream.interests import MEDOID, Area, AreaRule, Profile, find_areas
+
+RULE = AreaRule(variance=0.99, cut=1.1, growth=0.2, areas_max=100, sample_size=1000, seed="centroid")
+
+Floats = npt.NDArray[np.float32]
+
+
+def units(vectors: npt.NDArray[np.float64]) -> Floats:
+    scaled: Floats = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
+
+
+def mixture(labels: Sequence[int], dimension: int, spread: float, seed: int) -> Floats:
+    """Unit vectors around one direction per label; `spread` is the length of what is added to it."""
+    random = np.random.default_rng(seed)
+    centres = units(random.normal(size=(max(labels, default=0) + 1, dimension)))
+    noise = random.normal(size=(len(labels), dimension)) / dimension**0.5
+    return units(centres[np.asarray(labels, dtype=np.intp)] + spread * noise)
+
+
+def profile_of(vectors: Floats, modalities: Sequence[str] | None = None, times: Sequence[int] | None = None) -> Profile:
+    n = len(vectors)
+    return Profile(
+        user_id="user",
+        profile_version=1,
+        asset_ids=[f"asset-{row:06}" for row in range(n)],
+        modalities=modalities or [IMAGE] * n,
+        occurred_at_ns=np.array(times if times is not None else range(n), dtype=np.int64),
+        vectors=vectors,
+    )
+
+
+def rows_of(profile: Profile, rows: npt.NDArray[np.intp]) -> Profile:
+    """The profile with only these rows, in this order."""
+    return replace(
+        profile,
+        asset_ids=[profile.asset_ids[row] for row in rows],
+        modalities=[profile.modalities[row] for row in rows],
+        occurred_at_ns=profile.occurred_at_ns[rows],
+        vectors=profile.vectors[rows],
+    )
+
+
+def labels_of(areas: Sequence[Area], n: int) -> npt.NDArray[np.intp]:
+    labels = np.full(n, -1)
+    for label, area in enumerate(areas):
+        labels[area.members] = label
+    return labels
+
+
+def named(profile: Profile, areas: Sequence[Area]) -> list[tuple[object, ...]]:
+    """Areas without row numbers."""
+    return [
+        (
+            area.area_id,
+            area.modality,
+            area.weight,
+            [profile.asset_ids[row] for row in area.members],
+            profile.asset_ids[area.medoid],
+            area.seed.tobytes(),
+        )
+        for area in areas
+    ]
+
+
+def oldest(profile: Profile, area: Area) -> int:
+    return min(area.members.tolist(), key=lambda row: (profile.occurred_at_ns[row], profile.asset_ids[row]))
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> Profile:
+    """Profiles of both modalities with areas of any spread, identical assets and equal times among them."""
+    labels = draw(st.lists(st.integers(0, 5), max_size=60))
+    vectors = mixture(labels, 16, draw(st.sampled_from([0.0, 0.3, 0.8, 2.0])), draw(st.integers(0, 2**32 - 1)))
+    modalities = draw(st.lists(st.sampled_from([IMAGE, TEXT]), min_size=len(labels), max_size=len(labels)))
+    times = draw(st.lists(st.integers(0, 20), min_size=len(labels), max_size=len(labels)))
+    return profile_of(vectors, modalities, times)
+
+
+rules = st.builds(
+    AreaRule,
+    variance=st.sampled_from([0.9, 0.99, 1.0]),
+    cut=st.sampled_from([0.3, 0.8, 1.1, 1.5]),
+    growth=st.sampled_from([0.0, 0.2, 0.5]),
+    areas_max=st.sampled_from([1, 3, 100]),
+    sample_size=st.sampled_from([1, 7, 1000]),
+    seed=st.sampled_from(["centroid", "medoid"]),
+)
+
+
+@settings(max_examples=50)
+@given(profiles(), rules)
+def test_areas_part_the_profile_and_their_weights_sum_to_one(profile: Profile, rule: AreaRule) -> None:
+    areas = find_areas(profile, rule)
+
+    n = len(profile.asset_ids)
+    assert sorted(row for area in areas for row in area.members.tolist()) == list(range(n))
+    assert sum(area.weight for area in areas) == pytest.approx(1 if n else 0, abs=1e-12)
+    assert [area.weight for area in areas] == sorted((len(area.members) / n for area in areas), reverse=True)
+    assert len({area.area_id for area in areas}) == len(areas)
+    for area in areas:
+        assert {profile.modalities[row] for row in area.members} == {area.modality}
+        assert area.medoid in area.members
+        assert area.seed.dtype == np.float32
+        assert float(np.linalg.norm(area.seed)) == pytest.approx(1, abs=1e-5)
+    for modality in (IMAGE, TEXT):
+        assert sum(area.modality == modality for area in areas) <= rule.areas_max
+
+
+@settings(max_examples=50)
+@given(profiles(), rules, st.randoms(use_true_random=False))
+def test_the_order_of_the_assets_does_not_matter(profile: Profile, rule: AreaRule, random: object) -> None:
+    order = list(range(len(profile.asset_ids)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    shuffled = rows_of(profile, np.array(order, dtype=np.intp))
+
+    assert named(shuffled, find_areas(shuffled, rule)) == named(profile, find_areas(profile, rule))
+
+
+@settings(max_examples=50)
+@given(profiles(), rules)
+def test_the_profile_is_left_as_it_was_and_the_same_areas_come_again(profile: Profile, rule: AreaRule) -> None:
+    before = profile.vectors.copy()
+    profile.vectors.flags.writeable = False
+
+    first, second = find_areas(profile, rule), find_areas(profile, rule)
+
+    assert named(profile, first) == named(profile, second)
+    assert np.array_equal(profile.vectors, before)
+
+
+@settings(max_examples=50)
+@given(profiles(), rules)
+def test_the_medoid_is_the_asset_with_the_least_summed_cosine_distance(profile: Profile, rule: AreaRule) -> None:
+    for area in find_areas(profile, rule):
+        vectors = profile.vectors[area.members].astype(np.float64)
+        distances = (1 - vectors @ vectors.T).sum(axis=1)
+        best = distances <= distances.min() + 4e-6 * len(vectors)
+        closest = [profile.asset_ids[row] for row in area.members[best]]
+        assert profile.asset_ids[area.medoid] in closest
+        if (distances <= distances.min() + 1e-9).sum() == best.sum():
+            assert profile.asset_ids[area.medoid] == min(closest)
+
+
+def test_two_assets_are_equally_central_so_the_smaller_id_is_the_medoid() -> None:
+    for seed in range(50):
+        profile = profile_of(mixture([0, 0], 512, 0.3, seed).astype(np.float16).astype(np.float32))
+        (area,) = find_areas(profile, RULE)
+        assert profile.asset_ids[area.medoid] == "asset-000000"
+
+
+@settings(max_examples=50)
+@given(profiles(), rules)
+def test_the_seed_is_the_normalised_centroid_or_the_medoid(profile: Profile, rule: AreaRule) -> None:
+    for area in find_areas(profile, rule):
+        total = profile.vectors[area.members].sum(axis=0, dtype=np.float64)
+        expected = profile.vectors[area.medoid] if rule.seed == MEDOID else total / np.linalg.norm(total)
+        assert area.seed == pytest.approx(expected, abs=1e-5)
+
+
+def test_opposite_assets_have_no_centroid_so_the_medoid_is_the_seed() -> None:
+    vectors = np.array([[1, 0], [-1, 0]], dtype=np.float32)
+
+    (area,) = find_areas(profile_of(vectors), replace(RULE, cut=3))
+
+    assert area.seed.tolist() == vectors[area.medoid].tolist()
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.integers(3, 40), min_size=1, max_size=8),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([1000, 60]),
+    st.sampled_from([0.2, 0.6]),
+)
+def test_clear_areas_are_found_whatever_their_number_and_size(
+    sizes: list[int], seed: int, sample_size: int, spread: float
+) -> None:
+    """Above `sample_size` too, where most assets are only given to the nearest area."""
+    truth = np.repeat(np.arange(len(sizes)), np.maximum(sizes, 12) if sample_size < 1000 else sizes)
+    profile = profile_of(mixture(truth.tolist(), 512, spread, seed))
+
+    areas = find_areas(profile, replace(RULE, cut=1.0, sample_size=sample_size))
+
+    assert adjusted_rand_score(truth, labels_of(areas, len(truth))) == 1
+
+
+@settings(max_examples=40)
+@given(st.integers(2, 60), st.sampled_from([8, 100]), st.sampled_from([0.9, 0.99]), st.integers(0, 2**32 - 1))
+def test_areas_are_those_of_sklearns_pca_and_ward(n: int, dimension: int, variance: float, seed: int) -> None:
+    """With more assets than dimensions and with fewer; without growth, which sklearn does not know."""
+    vectors = mixture([row % 4 for row in range(n)], dimension, 0.9, seed)
+    reduced = PCA(variance, svd_solver="full").fit_transform(vectors.astype(np.float64))
+    heights = linkage(pdist(reduced), "ward")[:, 2]
+    cut = float(np.median(heights)) + 1e-3
+    if np.abs(heights - cut).min() < 5e-4:
+        return  # float32 may fall on the other side
+
+    areas = find_areas(profile_of(vectors), replace(RULE, variance=variance, cut=cut, growth=0.0))
+
+    expected = AgglomerativeClustering(n_clusters=None, distance_threshold=cut).fit_predict(reduced)
+    assert adjusted_rand_score(expected, labels_of(areas, n)) == 1
+
+
+@settings(max_examples=40)
+@given(st.integers(2, 60), st.sampled_from([0.0, 0.2, 0.5]), st.sampled_from([1, 2, 5, 100]), st.integers(0, 2**32 - 1))
+def test_the_cut_grows_with_size_and_only_the_highest_merges_split_where_there_are_too_many(
+    n: int, growth: float, areas_max: int, seed: int
+) -> None:
+    """Oracle: from the root down, split what holds the highest merge while it is too high and there is room."""
+    vectors = mixture([row % 4 for row in range(n)], 16, 0.9, seed)
+    tree = linkage(pdist(vectors.astype(np.float64)), "ward")
+    heights = tree[:, 2] / (tree[:, 3] / 2) ** growth
+
+    def members(node: int) -> list[int]:
+        return [node] if node < n else [row for child in tree[node - n, :2] for row in members(int(child))]
+
+    def highest(node: int) -> float:
+        children = [] if node < n else [highest(int(child)) for child in tree[node - n, :2]]
+        return max([heights[node - n], *children]) if node >= n else 0.0
+
+    cut = float(np.median(heights)) + 1e-3
+    if np.abs(heights - cut).min() < 5e-4:
+        return  # float32 may fall on the other side
+    nodes = [2 * n - 2]
+    while highest(nodes[0]) > cut and len(nodes) < areas_max:
+        nodes = sorted([*nodes[1:], *tree[nodes[0] - n, :2].astype(int)], key=lambda node: (-highest(node), -node))
+
+    areas = find_areas(profile_of(vectors), replace(RULE, variance=1.0, cut=cut, growth=growth, areas_max=areas_max))
+
+    assert {tuple(sorted(area.members.tolist())) for area in areas} == {tuple(sorted(members(node))) for node in nodes}
+
+
+def test_more_than_areas_max_kinds_of_assets_are_all_covered() -> None:
+    profile = profile_of(mixture(list(range(40)), 64, 0.0, seed=1))
+
+    areas = find_areas(profile, replace(RULE, cut=0.1, areas_max=7))
+
+    assert len(areas) == 7
+    assert sum(len(area.members) for area in areas) == 40
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 500, 5000])
+def test_identical_assets_are_one_area(n: int) -> None:
+    profile = profile_of(np.repeat(mixture([0], 512, 1.0, seed=n), n, axis=0))
+
+    (area,) = find_areas(profile, RULE)
+
+    assert (len(area.members), area.weight, area.medoid) == (n, 1.0, 0)
+
+
+def test_an_empty_profile_has_no_areas() -> None:
+    assert find_areas(profile_of(np.zeros((0, 512), dtype=np.float32)), RULE) == []
+
+
+def test_a_hundred_thousand_assets_keep_their_areas() -> None:
+    truth = np.random.default_rng(0).integers(8, size=100_000)
+    profile = profile_of(mixture(truth.tolist(), 64, 0.6, seed=0), [IMAGE, TEXT] * 50_000)
+
+    areas = find_areas(profile, RULE)
+
+    assert len(areas) == 16
+    images = np.arange(0, 100_000, 2)
+    labels = labels_of(areas, 100_000)
+    assert adjusted_rand_score(truth[images], labels[images]) > 0.999
+    assert adjusted_rand_score(truth[images + 1], labels[images + 1]) > 0.999
+
+
+def test_one_upload_more_hardly_moves_the_areas_of_a_large_profile() -> None:
+    """Which assets are sampled depends on each one's id alone."""
+    vectors = mixture(np.random.default_rng(3).integers(6, size=2001).tolist(), 64, 1.4, seed=3)
+    rule = replace(RULE, sample_size=200)
+    before = find_areas(profile_of(vectors[:2000]), rule)
+    after = find_areas(profile_of(vectors), rule)
+
+    assert adjusted_rand_score(labels_of(before, 2000), labels_of(after, 2001)[:2000]) > 0.95
+    assert len({area.area_id for area in before} & {area.area_id for area in after}) >= len(before) - 1
+
+
+@settings(max_examples=50)
+@given(profiles(), rules)
+def test_an_area_id_stands_for_the_oldest_asset_of_the_area(profile: Profile, rule: AreaRule) -> None:
+    """So a part that keeps the oldest asset keeps the id, whatever joins it, leaves it or happens elsewhere."""
+    ids = {oldest(profile, area): area.area_id for area in find_areas(profile, rule)}
+    for other in (replace(rule, cut=rule.cut / 2), replace(rule, cut=rule.cut * 2)):
+        for area in find_areas(profile, other):
+            anchor = oldest(profile, area)
+            assert area.area_id == ids.get(anchor, area.area_id)
+            assert area.area_id not in {area_id for asset, area_id in ids.items() if asset != anchor}
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 3))
+def test_area_ids_persist_while_areas_grow_shrink_and_come_and_go(seed: int, leaving: int) -> None:
+    """All but `leaving` of four areas get newer assets and lose one that is not their oldest, and a new one comes."""
+    truth = np.array([row % 4 for row in range(40)] + [row % 5 for row in range(40)])
+    whole = profile_of(mixture(truth.tolist(), 128, 0.4, seed))
+    before = rows_of(whole, np.arange(40))
+    kept = np.array([row for row in range(80) if truth[row] != leaving and row not in (4, 5, 6, 7)])
+    after = rows_of(whole, kept)
+
+    def by_kind(profile: Profile) -> dict[int, str]:
+        return {
+            int(truth[int(profile.asset_ids[area.medoid].removeprefix("asset-"))]): area.area_id
+            for area in find_areas(profile, replace(RULE, cut=1.0))
+        }
+
+    old, new = by_kind(before), by_kind(after)
+
+    assert sorted(old) == [0, 1, 2, 3]
+    assert new == {kind: old.get(kind, new[4]) for kind in (*(kind for kind in old if kind != leaving), 4)}
+    assert new[4] not in old.values()
+
+
+def test_when_areas_merge_the_older_id_stays_and_when_one_splits_the_older_part_keeps_it() -> None:
+    """Assets between two areas bridge them, and leave again."""
+    left, right = units(np.eye(64)[:2])
+    steps = np.linspace(0, np.pi / 2, 9)[1:-1, None]
+    bridge = units(np.repeat(np.cos(steps) * left + np.sin(steps) * right, 6, axis=0))
+    vectors = np.concatenate([np.repeat([right], 3, axis=0), np.repeat([left], 3, axis=0), bridge])
+    whole = profile_of(vectors, times=[5, 5, 5, 1, 1, 1, *range(10, 10 + len(bridge))])
+    apart = rows_of(whole, np.arange(6))
+    rule = replace(RULE, cut=1.0, growth=0.5)
+
+    older, younger = sorted(find_areas(apart, rule), key=lambda area: oldest(apart, area), reverse=True)
+    (merged,) = find_areas(whole, rule)
+
+    assert oldest(apart, older) == 3
+    assert merged.area_id == older.area_id != younger.area_id
+
+
+def test_an_area_id_is_the_users_and_the_modalitys_own() -> None:
+    vectors = mixture([0, 0, 0], 32, 0.1, seed=0)
+    (image,) = find_areas(profile_of(vectors), RULE)
+    (text,) = find_areas(profile_of(vectors, [TEXT] * 3), RULE)
+    (other,) = find_areas(replace(profile_of(vectors), user_id="other"), RULE)
+
+    assert len({image.area_id, text.area_id, other.area_id}) == 3
+
+
+def test_of_areas_of_equal_size_the_one_with_the_newest_asset_comes_first() -> None:
+    profile = profile_of(mixture([0, 1, 2, 0, 1, 2], 64, 0.1, seed=0), times=[0, 9, 1, 1, 0, 2])
+
+    areas = find_areas(profile, replace(RULE, cut=1.0))
+
+    assert [sorted(area.members.tolist()) for area in areas] == [[1, 4], [2, 5], [0, 3]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variance": 0.0}, "variance is 0.0; expected a share"),
+        ({"variance": 1.1}, "variance"),
+        ({"cut": 0.0}, "cut is 0.0; expected a Ward distance"),
+        ({"cut": float("nan")}, "cut"),
+        ({"growth": -0.1}, "growth is -0.1; expected an exponent"),
+        ({"growth": 0.6}, "growth"),
+        ({"areas_max": 0}, "areas_max is 0; expected at least 1"),
+        ({"sample_size": 0}, "sample_size is 0; expected at least 1"),
+        ({"seed": "mean"}, "seed is 'mean'; expected 'centroid' or 'medoid'"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(RULE, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 2.0])
+def test_a_vector_that_is_not_of_unit_length_is_refused(value: float) -> None:
+    vectors = mixture([0, 0, 0], 8, 0.1, seed=0)
+    vectors[1] = value
+
+    with pytest.raises(ValueError, match="expected unit length"):
+        find_areas(profile_of(vectors), RULE)
+
+
+def test_columns_that_do_not_fit_together_are_refused() -> None:
+    profile = replace(profile_of(mixture([0, 0], 8, 0.1, seed=0)), modalities=[IMAGE])
+
+    with pytest.raises(ValueError, match=r"profile of 'user': 2 asset ids, but \(1, 2, 2\)"):
+        find_areas(profile, RULE)

@@ -1,0 +1,92 @@
+"""Contents of one modality come in, unit vectors of one space of images and texts go out (paper, section 3.1).
+
+`open_clip` encodes with any model of open_clip; `mini` is small, offline and weaker. Both are a pair of towers that
+`towers` runs in bounded batches. Importing this package loads neither torch nor a model; `load_encoder` does.
+Knows nothing of where contents come from and where vectors go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zccr_stream.pipeline import Encoder
+
+MINI = "mini"
+MINI_MODEL = "mini/1"
+"""The number grows with every change of `mini` that moves its vectors: another space."""
+
+
+class EncoderError(Exception):
+    """The encoder cannot be had as it was asked for; the message says what to do."""
+
+
+def load_encoder(name: str, device: str, *, precision: str, batch_max: int, threads_max: int) -> Encoder:
+    """Load an encoder by its name.
+
+    Args:
+        name: `mini`, or `<open_clip model>/<pretrained tag or file>`. A file is told from a tag by a slash or a
+            suffix, so an absolute path gives two slashes: `ViT-B-32//models/weights.pt`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`. `auto` is fp16 on a GPU, bf16 on a CPU that multiplies it in
+            hardware, else fp32. `mini` is always fp32.
+        batch_max: most contents per forward pass.
+        threads_max: most images prepared side by side.
+
+    Raises:
+        EncoderError: no such model, tag, file or device, or weights that do not fit or cannot be fetched.
+    """
+    if name == MINI:
+        from zccr_stream.encoders import mini
+
+        return mini.load(device, precision, batch_max, threads_max)
+    from zccr_stream.encoders import open_clip
+
+    return open_clip.load(name, device, precision, batch_max, threads_max)
+
+
+def model_of(name: str) -> str:
+    """Name the space of an encoder without loading it: what `load_encoder(name, …).model` will be.
+
+    Weights in a file are named by what they hold, `ViT-B-32/sha256:1f0c…`: a renamed or moved file is the same
+    space, other weights under the same name are another, and no folder is told to anyone.
+
+    Raises:
+        EncoderError: not a name of an encoder, or the file is not there.
+    """
+    if name == MINI:
+        return MINI_MODEL
+    architecture, weights = split_name(name)
+    path = weights_file(weights)
+    return name if path is None else f"{architecture}/sha256:{_digest(path)[:16]}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split `<open_clip model>/<pretrained tag or file>`."""
+    architecture, _, weights = name.partition("/")
+    if not architecture or not weights:
+        raise EncoderError(
+            f"encoder {name!r}: expected {MINI!r} or <open_clip model>/<pretrained tag or file>, "
+            "such as ViT-B-32/laion2b_s34b_b79k or ViT-B-32//models/weights.pt"
+        )
+    return architecture, weights
+
+
+def weights_file(weights: str) -> Path | None:
+    """Return the file that `weights` names, or None where it is a pretrained tag (no slash, no suffix)."""
+    path = Path(weights)
+    if "/" not in weights and not path.suffix:
+        return None
+    if not path.is_file():
+        raise EncoderError(f"no weights file {weights!r}: give the path of a file that this process can read")
+    return path
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EncoderError(f"weights file {path} cannot be read: {error}") from error

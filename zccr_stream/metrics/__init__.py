@@ -1,0 +1,72 @@
+"""Every metric once: name, labels, help. And /metrics, /livez, /readyz on one port.
+
+registry  where metrics are registered
+stages    the one timing seam of each step: items in, out and failed, time, batch size
+series    every other metric, and the functions that feed them
+probes    what the probes answer, and the server
+
+In come counts, seconds and sizes from every other module; out goes the Prometheus exposition. Knows nothing of events,
+users or assets: no label is unbounded, since topics, partitions, modalities and models come from configuration. One
+process is one consumer: no multi-process mode.
+"""
+
+from zccr_stream.metrics.probes import Health, ServeError, Server, serve
+from zccr_stream.metrics.registry import REGISTRY
+from zccr_stream.metrics.series import (
+    DEAD_LETTER_STAGES,
+    REBALANCES,
+    clear_lag,
+    consumed,
+    count_lists,
+    database_retried,
+    dead_lettered,
+    expect,
+    observe_areas,
+    observe_batch,
+    observe_event_to_recommendation,
+    published,
+    rebalanced,
+    set_build_info,
+    set_encoder_info,
+    set_index_behind,
+    set_index_size,
+    set_lag,
+    set_marks,
+    set_model_info,
+    set_snapshot,
+)
+from zccr_stream.metrics.stages import REASONS, STAGES, failed, retried, stage
+
+__all__ = [
+    "DEAD_LETTER_STAGES",
+    "REASONS",
+    "REBALANCES",
+    "REGISTRY",
+    "STAGES",
+    "Health",
+    "ServeError",
+    "Server",
+    "clear_lag",
+    "consumed",
+    "count_lists",
+    "database_retried",
+    "dead_lettered",
+    "expect",
+    "failed",
+    "observe_areas",
+    "observe_batch",
+    "observe_event_to_recommendation",
+    "published",
+    "rebalanced",
+    "retried",
+    "serve",
+    "set_build_info",
+    "set_encoder_info",
+    "set_index_behind",
+    "set_index_size",
+    "set_lag",
+    "set_marks",
+    "set_model_info",
+    "set_snapshot",
+    "stage",
+]
