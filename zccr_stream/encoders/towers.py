@@ -24,6 +24,8 @@ from zccr_stream.pipeline import Content
 
 logger = logging.getLogger(__name__)
 
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 TEXT_CHARS_MAX = 8192
 """Characters of a text that are read: far more than the few hundred tokens any tower takes, and quick to tokenize."""
 
@@ -53,14 +55,17 @@ class Towers:
 
 
 class TowersEncoder:
-    """An encoder over a pair of towers; may be called from any thread, one forward pass at a time."""
+    """An encoder over a pair of towers; may be called from any thread, one forward pass at a time.
 
-    def __init__(
-        self, towers: Towers, device: torch.device, autocast: torch.dtype | None, batch_max: int, threads_max: int
-    ) -> None:
+    Attributes:
+        device: where it runs, such as `cuda:0`.
+        precision: what it multiplies in: fp32, bf16 or fp16.
+    """
+
+    def __init__(self, towers: Towers, device: torch.device, precision: str, batch_max: int, threads_max: int) -> None:
+        self.device = str(device)
+        self.precision = precision
         self._towers = towers
-        self._device = device
-        self._autocast = autocast
         self._batch_max = batch_max
         self._pool = ThreadPoolExecutor(threads_max, thread_name_prefix="prepare")
         self._forward = threading.Lock()
@@ -92,10 +97,14 @@ class TowersEncoder:
             raise ValueError(f"modality {modality!r}: this encoder has {IMAGE} and {TEXT}")
         vectors = np.empty((len(contents), self.dimension), np.float32)
         tower = self._towers.images if modality == IMAGE else self._towers.texts
-        with torch.inference_mode(), torch.autocast(self._device.type, self._autocast, self._autocast is not None):
+        with torch.inference_mode(), self._autocast():
             for rows, inputs in batches:
                 vectors[rows] = self._unit(tower, inputs)
         return vectors
+
+    def _autocast(self) -> torch.autocast:
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(torch.device(self.device).type, dtype, dtype is not None)
 
     def _image_batches(self, images: Sequence[Image]) -> Iterator[tuple[Sequence[int], tuple[Tensor, ...]]]:
         """Pixels in batches; the next batch is prepared while the caller has this one."""
@@ -137,7 +146,7 @@ class TowersEncoder:
             stop = min(size, start + self._batch_max)
             try:
                 with self._forward:
-                    outputs.append(tower(*(rows[start:stop].to(self._device) for rows in inputs)))
+                    outputs.append(tower(*(rows[start:stop].to(self.device) for rows in inputs)))
                 start = stop
             except torch.OutOfMemoryError:
                 if stop - start == 1:
