@@ -116,10 +116,10 @@ class Arena:
         self.views = {modality: tuple(parts.values()) for modality, parts in self._parts.items()}
 
     def wasteful(self, dead_share: float) -> Part | None:
-        """A full segment of which more than `dead_share` is dead, the worst first."""
+        """A full segment of which at least `dead_share` is dead, the worst first."""
         limit = dead_share * self.segment_rows
         full = (part for parts in self._parts.values() for part in parts.values() if part.count == self.segment_rows)
-        return max((part for part in full if part.dead_count > limit), key=lambda part: part.dead_count, default=None)
+        return max((part for part in full if part.dead_count >= limit), key=lambda part: part.dead_count, default=None)
 
     def drop(self, segment: Segment) -> None:
         """Forget a segment; views and readers that hold it keep it alive until they let go."""

@@ -163,7 +163,7 @@ class _State:
         self._put(embeddings, rows[live])
         self._remove(embeddings, rows[~live])
         self.arena.kill(slots[slots != ABSENT])
-        self._compact(dead_share_max)
+        self._compact(dead_share_max, len(rows))
         self.arena.publish()
 
     def load(self, block: snapshots.Block) -> None:
@@ -202,14 +202,15 @@ class _State:
         self.removed.put(asset_ids, embeddings.revisions[rows].tolist())
         self.live.drop(asset_ids)
 
-    def _compact(self, dead_share_max: float) -> None:
-        """Free the most wasteful segment, if one is: one per batch, so that no batch takes long."""
-        part = self.arena.wasteful(dead_share_max)
-        if part is None:
-            return
-        rows = part.live_rows()
-        self.live.put(rows.asset_ids.tolist(), self.arena.place(part.segment.modality, rows).tolist())
-        self.arena.drop(part.segment)
+    def _compact(self, dead_share_max: float, batch: int) -> None:
+        """Free wasteful segments, as many as a batch of this size may have made: it keeps up, and stays short."""
+        for _ in range(1 + int(batch / (dead_share_max * self.arena.segment_rows))):
+            part = self.arena.wasteful(dead_share_max)
+            if part is None:
+                return
+            rows = part.live_rows()
+            self.live.put(rows.asset_ids.tolist(), self.arena.place(part.segment.modality, rows).tolist())
+            self.arena.drop(part.segment)
 
     def _codes(self, user_ids: Sequence[str]) -> npt.NDArray[np.int32]:
         """(n,) codes of users, new ones for new users."""
