@@ -81,7 +81,8 @@ def named(profile: Profile, areas: Sequence[Area]) -> list[tuple[object, ...]]:
 
 
 def oldest(profile: Profile, area: Area) -> int:
-    return min(area.members.tolist(), key=lambda row: (profile.occurred_at_ns[row], profile.asset_ids[row]))
+    rows: list[int] = area.members.tolist()
+    return min(rows, key=lambda row: (profile.occurred_at_ns[row], profile.asset_ids[row]))
 
 
 @st.composite
