@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from zccr_stream.encoders.towers import TowersEncoder
 
 MINI = "mini"
-MINI_MODEL = "mini/1"
-"""The number grows with every change of `mini` that moves its vectors: another space."""
+"""Its name is its space's too: whatever moves its vectors needs another name."""
 
 MINI_DIMENSION = 384
 
@@ -61,7 +60,7 @@ def model_of(name: str) -> str:
         EncoderError: not a name of an encoder, or the file is not there.
     """
     if name == MINI:
-        return MINI_MODEL
+        return MINI
     architecture, weights = split_name(name)
     path = weights_file(weights)
     return name if path is None else f"{architecture}/sha256:{_digest(path)[:16]}"

@@ -18,7 +18,7 @@ import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
-from zccr_stream.encoders import MINI, MINI_DIMENSION, MINI_MODEL, EncoderError, package_folder
+from zccr_stream.encoders import MINI, MINI_DIMENSION, EncoderError, package_folder
 from zccr_stream.encoders.towers import Towers, TowersEncoder, choose_device
 from zccr_stream.events import TEXT
 
@@ -40,7 +40,7 @@ def load(device: str, precision: str, batch_max: int, threads_max: int) -> Tower
     place = choose_device(device)
     sentences, tokenize = _load_minilm()
     pictures = Conse(_load_lite0()).eval().to(place)
-    towers = Towers(MINI_MODEL, MINI_DIMENSION, _pixels, tokenize, images=pictures, texts=sentences.to(place))
+    towers = Towers(MINI_DIMENSION, _pixels, tokenize, images=pictures, texts=sentences.to(place))
     encoder = TowersEncoder(towers, place, "fp32", batch_max, threads_max)
     pictures.names.copy_(torch.from_numpy(encoder.encode(TEXT, _class_names())))
     return encoder
