@@ -35,15 +35,7 @@ def require(*, kafka: bool = True, postgres: bool = True) -> None:
 
 
 class Embedded:
-    """Kafka, PostgreSQL or both, from `start()` to `stop()`; also a context manager.
-
-    Attributes:
-        kafka: The broker, to `kill()` and `start()` alone; `None` when not asked for.
-        postgres: The database server, likewise.
-    """
-
-    kafka: Kafka | None = None
-    postgres: Postgres | None = None
+    """Kafka, PostgreSQL or both, from `start()` to `stop()`; also a context manager."""
 
     def __init__(
         self,
@@ -77,20 +69,32 @@ class Embedded:
         self._timeout_s = start_timeout_s
         self._report = report
         self._folder: DataFolder | None = None
+        self._kafka: Kafka | None = None
+        self._postgres: Postgres | None = None
 
     @property
     def bootstrap_servers(self) -> str:
         """`host:port` of the broker."""
-        if self.kafka is None:
-            raise EmbeddedError("no Kafka was started here")
         return self.kafka.bootstrap_servers
 
     @property
     def database_url(self) -> str:
         """SQLAlchemy URL of the database, password included."""
-        if self.postgres is None:
-            raise EmbeddedError("no PostgreSQL was started here")
         return self.postgres.url
+
+    @property
+    def kafka(self) -> Kafka:
+        """The broker, which can be killed, stopped and started alone."""
+        if self._kafka is None:
+            raise EmbeddedError("no Kafka was started here")
+        return self._kafka
+
+    @property
+    def postgres(self) -> Postgres:
+        """The database server, which can be killed, stopped and started alone."""
+        if self._postgres is None:
+            raise EmbeddedError("no PostgreSQL was started here")
+        return self._postgres
 
     def start(self) -> Self:
         """Start what was asked for, side by side; on failure nothing is left running.
@@ -119,6 +123,11 @@ class Embedded:
             self._folder.release()
             self._folder = None
 
+    def check(self) -> None:
+        """Raise `EmbeddedError`, with the log's tail, when a server has ended by itself."""
+        for server in self._servers():
+            server.check()
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -131,7 +140,7 @@ class Embedded:
         kafka, postgres = self._wanted
         kafka_port, postgres_port = self._ports
         if kafka:
-            self.kafka = Kafka(
+            self._kafka = Kafka(
                 folder.path / "kafka",
                 durable=self._durable,
                 port=kafka_port,
@@ -141,7 +150,7 @@ class Embedded:
                 report=self._report,
             )
         if postgres:
-            self.postgres = Postgres(
+            self._postgres = Postgres(
                 folder.path / "postgres",
                 durable=self._durable,
                 port=postgres_port,
@@ -150,11 +159,11 @@ class Embedded:
             )
 
     def _servers(self) -> list[Kafka | Postgres]:
-        return [server for server in (self.kafka, self.postgres) if server is not None]
+        return [server for server in (self._kafka, self._postgres) if server is not None]
 
     def _start_all(self) -> None:
         servers = self._servers()
-        pool = ThreadPoolExecutor(len(servers))
+        pool = ThreadPoolExecutor(max(1, len(servers)))
         starts = [pool.submit(server.start) for server in servers]
         try:
             for start in wait(starts, return_when=FIRST_EXCEPTION).done:

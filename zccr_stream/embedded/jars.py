@@ -23,6 +23,7 @@ from zccr_stream.embedded.process import EmbeddedError, package
 
 # slf4j-simple writes the broker's log to standard error, where the keeper's log file takes it.
 _WANTED = ("org.apache.kafka:kafka_2.13:4.4.0", "org.slf4j:slf4j-simple:1.7.36")
+_REPOSITORY = "https://repo.maven.apache.org/maven2"  # Maven Central
 _LOCK = Path(__file__).with_name("jars.lock")
 UNFINISHED = "unfinished-"
 _DOWNLOADS = 8
@@ -131,7 +132,7 @@ def _maven(repository: Path) -> Any:
     require()
     from jgo.maven import MavenContext  # takes 0.8 s to import, for the first run alone
 
-    return MavenContext(repo_cache=repository, timeout=_TIMEOUT_S)
+    return MavenContext(repo_cache=repository, remote_repos={"central": _REPOSITORY}, timeout=_TIMEOUT_S)
 
 
 def _sha256(path: Path) -> str:

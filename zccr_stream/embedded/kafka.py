@@ -130,21 +130,22 @@ class Kafka:
         """The broker's process id; raises `EmbeddedError` when it does not run."""
         return self._child.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self._child.running
+
+    def check(self) -> None:
+        """Raise `EmbeddedError`, with the log's tail, when it has ended by itself."""
+        self._child.check()
+
     def start(self) -> None:
         """Start on the same port and data as before, or for the first time; returns once groups can be joined."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if not (self._data / "meta.properties").exists():
-            shutil.rmtree(self._unfinished, ignore_errors=True)
-            shutil.copytree(self._formatted(), self._unfinished)
-            self._unfinished.rename(self._data)
-        if not self._child.running:
-            self._port = choose_port(self._folder, self._port)
-        properties = _write_properties(
-            self._folder,
-            _PROPERTIES | (_DURABLE if self._durable else {}),
-            data=self._data,
-            ports=(self._port, free_port()),
-        )
+        self._child.require_stopped()
+        try:
+            properties = self._prepare()
+        except OSError as error:
+            raise EmbeddedError(f"{_NAME}'s data folder {self._folder} cannot be used: {error}") from error
         self._child.start(
             [*self._java_command(), "kafka.Kafka", str(properties)], self._answers, timeout_s=self._timeout_s
         )
@@ -156,6 +157,16 @@ class Kafka:
     def kill(self) -> None:
         """SIGKILL it; `start()` recovers."""
         self._child.kill()
+
+    def _prepare(self) -> Path:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (self._data / "meta.properties").exists():
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+            shutil.copytree(self._formatted(), self._unfinished)
+            self._unfinished.rename(self._data)
+        self._port = choose_port(self._folder, self._port)
+        settings = _PROPERTIES | (_DURABLE if self._durable else {})
+        return _write_properties(self._folder, settings, data=self._data, ports=(self._port, free_port()))
 
     def _java_command(self) -> list[str]:
         own = [f"-Djava.io.tmpdir={self._folder}", f"-XX:ErrorFile={self._folder}/java-error.log"]

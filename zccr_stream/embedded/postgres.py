@@ -15,7 +15,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from zccr_stream.embedded.process import Child, EmbeddedError, choose_port, package
+from zccr_stream.embedded.process import Child, EmbeddedError, choose_port, in_use, package
 
 _NAME = "PostgreSQL"
 _ROLE = "zccr"
@@ -30,7 +30,7 @@ _SETTINGS = {
     "max_connections": "200",
     "log_line_prefix": "%m [%p] ",
 }
-_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_FAST = {"fsync": "off", "full_page_writes": "off"}  # a commit still reaches the system before it is acknowledged
 
 
 class Postgres:
@@ -72,19 +72,26 @@ class Postgres:
         """The server's process id; raises `EmbeddedError` when it does not run."""
         return self._child.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self._child.running
+
+    def check(self) -> None:
+        """Raise `EmbeddedError`, with the log's tail, when it has ended by itself."""
+        self._child.check()
+
     def start(self) -> None:
         """Start on the same port and data as before, or for the first time; returns once it takes queries."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (self._data / "PG_VERSION").exists():
-            self._initialise()
-        if not self._child.running:
-            self._port = choose_port(self._folder, self._port)
+        self._child.require_stopped()
+        try:
+            self._prepare()
+        except OSError as error:
+            raise EmbeddedError(f"{_NAME}'s data folder {self._folder} cannot be used: {error}") from error
         settings = _SETTINGS | ({} if self._durable else _FAST) | {"port": str(self._port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [*self._as_user, str(self._bin / "postgres"), "-D", str(self._data), *options]
-        # A server of this folder cannot run now, and the number in its note may name some other process by now.
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
-        self._child.start(command, self._answers, timeout_s=self._timeout_s)
+        self._child.start(command, self._answers, timeout_s=self._timeout_s, environment=self._environment())
         self._create_database()
 
     def stop(self) -> None:
@@ -97,7 +104,18 @@ class Postgres:
         _remove_shared_memory(self._data / "postmaster.pid")
 
     def _password(self) -> str:
-        return (self._folder / "password").read_text().strip()
+        try:
+            return (self._folder / "password").read_text().strip()
+        except OSError as error:
+            raise EmbeddedError(f"{_NAME}'s password cannot be read from its data folder: {error}") from error
+
+    def _prepare(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (self._data / "PG_VERSION").exists():
+            self._initialise()
+        # No server of this folder runs now, and the process id in its note may be some other process's by now.
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        self._port = choose_port(self._folder, self._port)
 
     def _initialise(self) -> None:
         """Make the data folder. A password, since any user of this machine can reach a loopback port."""
@@ -118,29 +136,39 @@ class Postgres:
         unfinished.rename(self._data)
 
     def _answers(self) -> bool:
-        probe = [str(self._bin / "pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={self._port}", "--timeout=1"]
-        return subprocess.run(probe, check=False).returncode == 0
+        if not in_use(self._port):
+            return False
+        probe = [str(self._bin / "pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={self._port}", "--timeout=2"]
+        return subprocess.run(probe, check=False, env=self._environment()).returncode == 0
 
     def _create_database(self) -> None:
-        query = f"SELECT 1 FROM pg_database WHERE datname = '{_ROLE}'"
-        if self._psql(query).strip() != "1":
-            self._psql(f"CREATE DATABASE {_ROLE} TEMPLATE template0")
+        target = f"host=127.0.0.1 port={self._port} user={_ROLE} dbname=postgres"
+        missing = f"NOT EXISTS (SELECT FROM pg_database WHERE datname = '{_ROLE}')"
+        script = f"SELECT 'CREATE DATABASE {_ROLE} TEMPLATE template0' WHERE {missing} \\gexec\n"
+        self._run("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", target, script=script)
 
-    def _psql(self, query: str) -> str:
-        target = f"host=127.0.0.1 port={self._port} user={_ROLE} dbname=postgres password={self._password()}"
-        return self._run("psql", "--no-psqlrc", "--tuples-only", "--no-align", f"--command={query}", target)
+    def _environment(self) -> dict[str, str]:
+        """The caller's without libpq's settings, with the password, which a command line would show to every user."""
+        others = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return others | {"PGPASSWORD": self._password()}
 
-    def _run(self, program: str, *arguments: str) -> str:
+    def _run(self, program: str, *arguments: str, script: str = "") -> None:
         command = [*self._as_user, str(self._bin / program), *arguments]
         try:
-            done = subprocess.run(
-                command, check=True, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, cwd="/"
+            subprocess.run(
+                command,
+                input=script,
+                env=self._environment(),
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=_COMMAND_TIMEOUT_S,
+                cwd="/",
             )
         except subprocess.CalledProcessError as error:
             raise EmbeddedError(f"{_NAME}'s {program} failed: {error.stderr.strip()}") from error
         except (OSError, subprocess.TimeoutExpired) as error:
             raise EmbeddedError(f"{_NAME}'s {program} could not be run: {error}") from error
-        return done.stdout
 
 
 def binaries() -> Path:

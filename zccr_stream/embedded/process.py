@@ -18,6 +18,7 @@ from pathlib import Path
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _TAIL_LINES = 25
+_LOG_MAX_BYTES = 16 * 1024 * 1024  # looked at when a server starts
 _TAIL_BYTES = 16_384
 _POLL_S = 0.02
 
@@ -74,11 +75,24 @@ class Child:
         """Whether the server runs."""
         return self._keeper is not None and self._keeper.poll() is None
 
-    def start(self, command: list[str], answers: Callable[[], bool], *, timeout_s: float) -> None:
-        """Run the command and wait until `answers()` is true; on failure nothing is left running."""
+    def require_stopped(self) -> None:
+        """Raise `EmbeddedError` when the server runs."""
         if self.running:
             raise EmbeddedError(f"{self._name} is already running")
+
+    def start(
+        self,
+        command: list[str],
+        answers: Callable[[], bool],
+        *,
+        timeout_s: float,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """Run the command and wait until `answers()` is true; on failure nothing is left running."""
+        self.require_stopped()
         deadline = time.monotonic() + timeout_s
+        if self._log.exists() and self._log.stat().st_size > _LOG_MAX_BYTES:
+            self._log.replace(self._log.with_suffix(".log.old"))
         with self._log.open("ab") as log:
             keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_KEEPER), f"--owner={os.getpid()}", *self._options, "--", *command],
@@ -87,6 +101,7 @@ class Child:
                 stderr=log,
                 text=True,
                 cwd="/",
+                env=environment,
                 start_new_session=True,  # Ctrl-C in a terminal reaches the owner alone, which then stops them
             )
         self._keeper = keeper
@@ -108,6 +123,11 @@ class Child:
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"{self._name} did not answer within {timeout_s:g} s; {self.tail()}")
             time.sleep(_POLL_S)
+
+    def check(self) -> None:
+        """Raise `EmbeddedError`, with the log's tail, when the server was started and has ended by itself."""
+        if self._keeper is not None and (status := self._keeper.poll()) is not None:
+            raise EmbeddedError(f"{self._name} ended by itself with status {status}; {self.tail()}")
 
     def stop(self) -> None:
         """Stop the server in order, or by force once its grace is over; does nothing when it does not run."""
@@ -159,7 +179,8 @@ def choose_port(folder: Path, wanted: int) -> int:
         if in_use(wanted):
             raise EmbeddedError(f"port {wanted} is taken on 127.0.0.1: stop what listens there, or choose another port")
         return wanted
-    if note.exists() and (kept := note.read_text().strip()).isdecimal() and not in_use(int(kept)):
+    kept = note.read_text().strip() if note.exists() else ""
+    if kept.isdecimal() and 1024 <= int(kept) <= 65535 and not in_use(int(kept)):
         return int(kept)
     port = free_port()
     note.write_text(f"{port}\n")
