@@ -1,6 +1,5 @@
 """Servers for every test that asks for them: those that the environment names, else embedded ones, started once."""
 
-import importlib.util
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import sqlalchemy as sa
 from hypothesis import settings
 
 from zccr_stream.embedded import Embedded
+from zccr_stream.ownership import migrate
 
 # How long one example takes says more about the machine than about the code.
 settings.register_profile("unhurried", deadline=None)
@@ -47,7 +47,7 @@ def template_database(database_url: str) -> Iterator[str]:
     """Name of a migrated database, made once, to clone per test."""
     name = f"zccr_template_{uuid.uuid4().hex[:12]}"
     _run(database_url, f"CREATE DATABASE {name} TEMPLATE template0")
-    _migrate(_named(database_url, name))
+    migrate(_named(database_url, name))
     yield name
     _run(database_url, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -81,9 +81,3 @@ def _run(database_url: str, statement: str) -> None:
     engine = sa.create_engine(database_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with engine.connect() as connection:
         connection.execute(sa.text(statement))
-
-
-def _migrate(database_url: str) -> None:
-    if importlib.util.find_spec("zccr_stream.ownership") is None:
-        return  # an empty template until the tables exist
-    importlib.import_module("zccr_stream.ownership").migrate(database_url)

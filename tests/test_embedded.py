@@ -159,24 +159,22 @@ def test_broker_keeps_port_and_records_over_kill_stop_and_start(tmp_path: Path) 
         assert values_of(address, "kept", 2) == [b"before the kill", b"after the kill"]
 
 
-@pytest.mark.parametrize("durable", [True, False])
-def test_database_keeps_port_and_rows_over_kill_stop_and_start(
-    tmp_path: Path, durable: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_database_keeps_port_and_rows_over_kill_stop_and_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGSSLMODE", "require")  # the caller's settings of libpq are not the embedded server's
     monkeypatch.setenv("PGPORT", "1")
-    with Embedded(kafka=False, data=tmp_path, durable=durable, start_timeout_s=START_TIMEOUT_S) as servers:
-        url = servers.database_url
-        assert execute(url + "?sslmode=disable", "SHOW fsync") == ("on" if durable else "off")
-        execute(url + "?sslmode=disable", "CREATE TABLE kept AS SELECT 7 AS n")
+    with Embedded(kafka=False, data=tmp_path, start_timeout_s=START_TIMEOUT_S) as servers:
+        url = f"{servers.database_url}?sslmode=disable"
+        assert execute(url, "SHOW fsync") == "off"
+        execute(url, "CREATE TABLE kept AS SELECT 7 AS n")
         servers.postgres.kill()
         assert processes_below(tmp_path) == {}
         assert not servers.postgres.running
         servers.postgres.start()
-        assert servers.database_url == url
-    with Embedded(kafka=False, data=tmp_path, start_timeout_s=START_TIMEOUT_S) as servers:
-        assert servers.database_url == url
-        assert execute(url + "?sslmode=disable", "SELECT n FROM kept") == 7
+        assert execute(url, "INSERT INTO kept VALUES (8) RETURNING n") == 8
+    with Embedded(kafka=False, data=tmp_path, durable=True, start_timeout_s=START_TIMEOUT_S):
+        assert execute(url, "SELECT sum(n) FROM kept") == 15
+        assert execute(url, "SHOW fsync") == "on"
+        assert execute(url, "SHOW synchronous_commit") == "on"
 
 
 def test_database_wants_its_password(database_url: str) -> None:
@@ -187,14 +185,12 @@ def test_database_wants_its_password(database_url: str) -> None:
         execute(guess, "SELECT 1")
 
 
-def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
-    first = Embedded(kafka=False, start_timeout_s=START_TIMEOUT_S)
-    second = Embedded(kafka=False, data=tmp_path, start_timeout_s=START_TIMEOUT_S)
-    with first, second:
-        execute(first.database_url, "CREATE TABLE of_the_first (n int)")
-        assert execute(second.database_url, "SELECT to_regclass('of_the_first')") is None
-        first.stop()
-        assert execute(second.database_url, "SELECT 1") == 1
+def test_two_at_once_do_not_meet(database_url: str) -> None:
+    with Embedded(kafka=False, start_timeout_s=START_TIMEOUT_S) as second:
+        assert sa.make_url(second.database_url).port != sa.make_url(database_url).port
+        execute(second.database_url, "CREATE TABLE of_the_second (n int)")
+        assert execute(database_url, "SELECT to_regclass('of_the_second')") is None
+    assert execute(database_url, "SELECT 1") == 1
 
 
 def test_a_data_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -206,8 +202,8 @@ def test_a_data_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_outlives_an_owner_that_is_killed(tmp_path: Path) -> None:
-    with owner(tmp_path, kafka=True) as process:
-        assert len(processes_below(tmp_path)) > 6  # the broker, the database with its processes, their keepers
+    with owner(tmp_path) as process:
+        assert len(processes_below(tmp_path)) > 4  # the keeper, the database and its helpers
         os.kill(process.pid, signal.SIGKILL)
         wait_until(lambda: processes_below(tmp_path) == {}, 30, "the end of all servers")
         wait_until(lambda: list(tmp_path.iterdir()) == [], 10, "the end of the temporary folder")

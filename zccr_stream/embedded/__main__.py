@@ -5,11 +5,12 @@ it stays until Ctrl-C. It does not know topics or tables.
 """
 
 import argparse
+import contextlib
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -17,6 +18,7 @@ from typing import NoReturn
 from zccr_stream.embedded import START_TIMEOUT_S, Embedded, EmbeddedError
 
 _CHECK_INTERVAL_S = 1.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _DESCRIPTION = """\
 Start Apache Kafka and PostgreSQL for development and keep them running until Ctrl-C.
@@ -53,8 +55,7 @@ def up(
     Raises:
         EmbeddedError: A server could not be started, or ended by itself.
     """
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, _interrupt) for number in signals}
+    before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
     servers = Embedded(
         kafka=kafka,
         postgres=postgres,
@@ -65,24 +66,19 @@ def up(
         start_timeout_s=START_TIMEOUT_S,
         report=say,
     )
-    note = data / "env"
     try:
         say(f"starting; everything is kept in {data}")
-        servers.start()
-        exports = _exports(servers, kafka=kafka, postgres=postgres)
-        _write_note(note, exports)
-        say(f"running until Ctrl-C; export these, or run:  . {shlex.quote(str(note))}")
-        for line in exports:
-            say(line)
-        while not threading.Event().wait(_CHECK_INTERVAL_S):
-            servers.check()
+        with servers:
+            exports = _exports(servers, kafka=kafka, postgres=postgres)
+            with _note(data, exports) as note:
+                say(f"running until Ctrl-C; export these, or run:  . {shlex.quote(str(note))}")
+                for line in exports:
+                    say(line)
+                while not threading.Event().wait(_CHECK_INTERVAL_S):
+                    servers.check()
     except KeyboardInterrupt:
-        say("stopping")
+        say("stopped")
     finally:
-        for number in signals:
-            signal.signal(number, signal.SIG_IGN)  # a stop takes seconds at most: a second Ctrl-C would only cut it off
-        note.unlink(missing_ok=True)
-        servers.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -117,6 +113,8 @@ def main() -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # a stop takes seconds at most: a second Ctrl-C would only cut it short
     raise KeyboardInterrupt
 
 
@@ -135,11 +133,21 @@ def _exports(servers: Embedded, *, kafka: bool, postgres: bool) -> list[str]:
     return exports
 
 
-def _write_note(note: Path, exports: list[str]) -> None:
-    note.with_name(".gitignore").write_text("*\n")
-    note.unlink(missing_ok=True)
-    note.touch(mode=0o600)  # it holds the database's password
-    note.write_text("".join(f"{line}\n" for line in exports))
+@contextlib.contextmanager
+def _note(data: Path, exports: list[str]) -> Iterator[Path]:
+    """A file of the exports, there while the servers run."""
+    note = data / "env"
+    try:
+        (data / ".gitignore").write_text("*\n")
+        note.unlink(missing_ok=True)
+        note.touch(mode=0o600)  # it holds the database's password
+        note.write_text("".join(f"{line}\n" for line in exports))
+    except OSError as error:
+        raise EmbeddedError(f"the data folder {data} cannot be written: {error}") from error
+    try:
+        yield note
+    finally:
+        note.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ _LOCK = Path(__file__).with_name("jars.lock")
 UNFINISHED = "unfinished-"
 _DOWNLOADS = 8
 _ATTEMPTS = 4
+_BACKOFF_S = 0.5
 _TIMEOUT_S = 30
 
 
@@ -107,20 +108,20 @@ def _fetch(jars: list[_Jar], cache: Path, report: Callable[[str], None]) -> None
             pool.shutdown(cancel_futures=True)
 
 
-@tenacity.retry(
-    stop=tenacity.stop_after_attempt(_ATTEMPTS),
-    wait=tenacity.wait_exponential(multiplier=0.5, max=10) + tenacity.wait_random(0, 0.5),
-    retry=tenacity.retry_if_exception_type((OSError, RuntimeError)),  # of jgo: requests' errors, a status but 200
-    reraise=True,
-)
 def _fetch_one(context: Any, jar: _Jar, cache: Path) -> None:
-    artifact = context.create_dependency(jar.coordinate).artifact
-    artifact.cached_path.unlink(missing_ok=True)  # jgo leaves a broken-off download in place and would take it as done
-    path = artifact.resolve()
-    found = _sha256(path)
-    if found != jar.sha256:
-        raise RuntimeError(f"{jar.coordinate} has the SHA-256 {found}, expected is {jar.sha256}")
-    path.replace(cache / jar.file)
+    for attempt in tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=tenacity.wait_exponential(multiplier=_BACKOFF_S, max=10) + tenacity.wait_random(0, _BACKOFF_S),
+        retry=tenacity.retry_if_exception_type((OSError, RuntimeError)),  # jgo's: requests' errors; a status but 200
+        reraise=True,
+    ):
+        with attempt:
+            artifact = context.create_dependency(jar.coordinate).artifact
+            artifact.cached_path.unlink(missing_ok=True)  # jgo takes what a broken-off try has left as done
+            path = artifact.resolve()
+            if (found := _sha256(path)) != jar.sha256:
+                raise RuntimeError(f"{jar.coordinate} has the SHA-256 {found}, expected is {jar.sha256}")
+            path.replace(cache / jar.file)
 
 
 def require() -> None:

@@ -160,11 +160,11 @@ class Kafka:
 
     def _prepare(self) -> Path:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._port = choose_port(self._folder, self._port)
         if not (self._data / "meta.properties").exists():
             shutil.rmtree(self._unfinished, ignore_errors=True)
             shutil.copytree(self._formatted(), self._unfinished)
             self._unfinished.rename(self._data)
-        self._port = choose_port(self._folder, self._port)
         settings = _PROPERTIES | (_DURABLE if self._durable else {})
         return _write_properties(self._folder, settings, data=self._data, ports=(self._port, free_port()))
 

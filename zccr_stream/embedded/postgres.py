@@ -111,14 +111,16 @@ class Postgres:
 
     def _prepare(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._port = choose_port(self._folder, self._port)
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
         # No server of this folder runs now, and the process id in its note may be some other process's by now.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
-        self._port = choose_port(self._folder, self._port)
 
     def _initialise(self) -> None:
         """Make the data folder. A password, since any user of this machine can reach a loopback port."""
+        if self._data.exists():
+            self._data.rmdir()  # an error, and nothing lost, when it holds something else
         password = self._folder / "password"
         password.touch(mode=0o600)
         password.write_text(secrets.token_hex(16))
