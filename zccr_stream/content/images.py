@@ -56,7 +56,6 @@ _CORRUPT = (
     RuntimeError,
     AttributeError,
     AssertionError,
-    Image.DecompressionBombError,
 )
 
 _ORIENTATION = 0x0112
@@ -105,7 +104,7 @@ class ImageDecoder:
                     return self._load(image, data)
         except UnidentifiedImageError as error:
             raise BadInputError("decode", f"the content is {_looks_like(data)}; {_EXPECTED}") from error
-        except Image.DecompressionBombError as error:
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise BadInputError("decode", f"the image has too many pixels; {self._allowed()}") from error
         except _CORRUPT as error:
             raise BadInputError("decode", f"the image is corrupt or truncated: {_reason(error)}") from error

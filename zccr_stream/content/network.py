@@ -85,12 +85,12 @@ class CheckedNetwork(httpcore.NetworkBackend):
         left_s = self._deadline.left_s(None, httpcore.ConnectTimeout)
         if not self._lookups.acquire(timeout=left_s):
             raise httpcore.ConnectTimeout("too many name lookups are under way")
-        found: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
+        found: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
 
         def look_up() -> None:
             try:
                 found.put(resolve(host, port))
-            except (OSError, UnicodeError) as error:
+            except OSError as error:
                 found.put(error)
             finally:
                 self._lookups.release()
@@ -100,8 +100,6 @@ class CheckedNetwork(httpcore.NetworkBackend):
             answer = found.get(timeout=self._deadline.left_s(None, httpcore.ConnectTimeout))
         except queue.Empty:
             raise httpcore.ConnectTimeout(f"{host} could not be resolved in time") from None
-        if isinstance(answer, UnicodeError):
-            raise BadInputError("fetch", f"{host[:80]!r} cannot be a host name: {answer}") from answer
         if isinstance(answer, OSError):
             # A name that is unknown now may be known in a while (a new record, a resolver that lost its
             # uplink and says so in the same words), so it is retried like an outage.

@@ -6,11 +6,12 @@ nor into messages, bytes are counted as they come. Knows nothing of images, text
 
 from __future__ import annotations
 
-import logging
+import re
 import ssl
 import zlib
 from collections.abc import Iterator, Sequence
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from contextlib import closing
+from ipaddress import IPv6Address
 
 import httpcore
 import httpx
@@ -20,11 +21,11 @@ from zccr_stream.content.fetched import Fetched
 from zccr_stream.content.network import CheckedNetwork, Deadline
 from zccr_stream.events import BadInputError, TryLaterError
 
-# Its INFO line holds the whole URL, and queries of signed URLs are credentials.
-logging.getLogger("httpx").setLevel(logging.WARNING)
-
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRY_LATER = frozenset({408, 425, 429})
+_HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+# Compressed only where the server insists: a picture gains nothing by it.
+_HEADERS = ((b"User-Agent", b"zccr-stream"), (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"))
 
 
 class WebFetcher:
@@ -55,22 +56,15 @@ class WebFetcher:
         self._redirects_max = redirects_max
         self._deadline = Deadline()
         tls = ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=False)
-        pool = httpcore.ConnectionPool(
+        self._connect_timeout_s = connect_timeout_s
+        # The pool below httpx's client: the client brings in proxies, .netrc, cookies and decompression without a
+        # bound, each of which would have to be switched off, and follows a redirect's URL before it can be checked.
+        self._pool = httpcore.ConnectionPool(
             ssl_context=tls,
             max_connections=connections_max,
             max_keepalive_connections=connections_max,
             keepalive_expiry=idle_timeout_s,
             network_backend=CheckedNetwork(parse_networks(private_networks), self._deadline),
-        )
-        self._client = httpx.Client(
-            transport=_Transport(pool),
-            # A proxy would resolve names itself and .netrc would send credentials: neither is taken.
-            trust_env=False,
-            # One uploader's cookies must not go out with another's requests.
-            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
-            # A decompressor without a bound would run before the bytes could be counted.
-            headers={"user-agent": "zccr-stream", "accept": "*/*", "accept-encoding": "identity"},
-            timeout=httpx.Timeout(None, connect=connect_timeout_s),
         )
 
     def fetch(self, uri: str, bytes_max: int, timeout_s: float) -> Fetched:
@@ -81,10 +75,10 @@ class WebFetcher:
             TryLaterError: it may be in a while.
         """
         self._deadline.start(timeout_s)
-        url = _parse(uri, self._schemes)
+        first = url = _parse(uri, self._schemes)
         try:
             for _ in range(self._redirects_max + 1):
-                answer = self._get(url, bytes_max)
+                answer = self._get(url, bytes_max, timeout_s)
                 if isinstance(answer, Fetched):
                     return answer
                 url = answer
@@ -94,22 +88,32 @@ class WebFetcher:
             raise BadInputError("fetch", f"{shown(url)} cannot be asked for: {error}") from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise TryLaterError("fetch", f"{shown(url)} could not be read: {error}") from error
-        raise BadInputError(
-            "fetch", f"{shown(_parse(uri, self._schemes))} redirects more than {self._redirects_max} times"
-        )
+        raise BadInputError("fetch", f"{shown(first)} redirects more than {self._redirects_max} times")
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._pool.close()
 
-    def _get(self, url: httpx.URL, bytes_max: int) -> Fetched | httpx.URL:
+    def _get(self, url: httpx.URL, bytes_max: int, timeout_s: float) -> Fetched | httpx.URL:
         """One request: the content, or where it is said to be."""
-        with self._client.stream("GET", url, follow_redirects=False) as response:
+        with closing(self._ask(url, timeout_s)) as response:
             if response.status_code in _REDIRECTS and "location" in response.headers:
                 return _redirected(url, response.headers["location"], self._schemes)
             _check_status(url, response.status_code)
             data = _read(response, shown(url), bytes_max)
             return Fetched(data, response.charset_encoding)
+
+    def _ask(self, url: httpx.URL, timeout_s: float) -> httpx.Response:
+        """Send the request; the response's body is still to be read."""
+        answer = self._pool.handle_request(
+            httpcore.Request(
+                "GET",
+                httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                headers=[(b"Host", url.netloc), *_HEADERS],
+                extensions={"timeout": {"connect": self._connect_timeout_s, "pool": timeout_s}},
+            )
+        )
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
 
 
 def shown(url: httpx.URL) -> str:
@@ -123,26 +127,31 @@ def shown(url: httpx.URL) -> str:
 def _parse(uri: str, schemes: frozenset[str]) -> httpx.URL:
     try:
         url = httpx.URL(uri)
+        named = _names_a_host(url)
     except (httpx.InvalidURL, ValueError) as error:
-        # The error's text may repeat the URL, credentials included, so only the part without them is shown.
-        raise BadInputError("fetch", f"the URL cannot be read: {_reason(error, uri)}") from error
+        # The error's own text may repeat the URL, credentials included.
+        raise BadInputError("fetch", "the URL cannot be read; expected https://host/path, percent-encoded") from error
     if url.scheme not in schemes:
         expected = ", ".join(sorted(schemes)) or "none"
-        raise BadInputError(
-            "fetch", f"scheme {url.scheme[:20]!r} of the URL is not allowed; expected one of: {expected}"
-        )
-    if not url.host:
+        message = f"scheme {url.scheme[:20]!r} of the URL is not allowed; expected one of: {expected}"
+        raise BadInputError("fetch", message)
+    if not named:
         raise BadInputError("fetch", "the URL names no host; expected https://host/path")
     if url.userinfo:
         raise BadInputError("fetch", f"{shown(url)} carries a user name or password; expected a URL without them")
-    if url.port == 0:
-        raise BadInputError("fetch", f"{shown(url)} names port 0; expected 1 to 65535")
+    if url.port is not None and not 1 <= url.port <= 65535:
+        raise BadInputError("fetch", f"{shown(url)} names port {url.port}; expected 1 to 65535")
     return url
 
 
-def _reason(error: Exception, uri: str) -> str:
-    reason = str(error)
-    return "it is malformed" if "@" in uri or "?" in uri else reason[:200]
+def _names_a_host(url: httpx.URL) -> bool:
+    """Whether there is a host; raises ValueError where it can be none, so that no resolver is asked for it."""
+    host = url.raw_host.decode("ascii")
+    if ":" in host and "%" not in host:
+        IPv6Address(host)
+    elif host and not _HOST.fullmatch(host):
+        raise ValueError("not a host name")
+    return url.host != ""
 
 
 def _redirected(url: httpx.URL, location: str, schemes: frozenset[str]) -> httpx.URL:
@@ -193,28 +202,6 @@ def _decompressed(response: httpx.Response, name: str, bytes_max: int) -> Iterat
         raise BadInputError("fetch", f"{name} is sent as {coding} but is not: {error}") from error
     if not inflater.eof or inflater.unused_data:
         raise BadInputError("fetch", f"{name} is sent as {coding}, but its compressed data is not whole")
-
-
-class _Transport(httpx.BaseTransport):
-    """httpx over a connection pool of ours: httpx's own transport does not take a network."""
-
-    def __init__(self, pool: httpcore.ConnectionPool) -> None:
-        self._pool = pool
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        url = request.url
-        answer = self._pool.handle_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-                headers=request.headers.raw,
-                extensions=request.extensions,
-            )
-        )
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
-
-    def close(self) -> None:
-        self._pool.close()
 
 
 class _Body(httpx.SyncByteStream):
