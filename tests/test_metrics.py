@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -48,7 +48,6 @@ def assert_rises(read: Callable[[], float], by: float, act: Callable[[], object]
 # The timing seam
 
 
-@settings(deadline=None)  # a busy machine
 @given(
     items=st.integers(0, 50),
     reported=st.lists(st.integers(1, 5), max_size=5),

@@ -89,6 +89,16 @@ def test_every_metric_has_a_panel() -> None:
     assert {name for name in series.values() if not PROCESS_METRIC.match(name)} <= shown
 
 
+@pytest.mark.parametrize("name", sorted(name for name in metrics.__all__ if name[0].islower()))
+def test_every_metric_is_fed(name: str) -> None:
+    """A panel that nothing feeds would always look well."""
+    sources = [*(ROOT / "zccr_stream").rglob("*.py"), *(ROOT / "consumers").glob("*.py")]
+
+    assert any(
+        re.search(rf"\bmetrics\.{name}\(", path.read_text()) for path in sources if path.parent.name != "metrics"
+    )
+
+
 def test_every_stage_and_reason_is_within_what_the_panels_select() -> None:
     """A stage that is added later shows up without a change, or this fails."""
     selected = re.findall(r'stage=~"([^"]+)"', " ".join(expression for _, expression in EXPRESSIONS))

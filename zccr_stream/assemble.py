@@ -155,6 +155,7 @@ def encoder(settings: Settings) -> Encoder:
         threads_max=settings.encode_threads_max,
     )
     metrics.set_model_info(loaded.model, loaded.dimension)
+    metrics.set_encoder_info(loaded.device, loaded.precision)
     return loaded
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 import tenacity
 
+from zccr_stream import metrics
 from zccr_stream.pipeline import UnavailableError
 
 Result = TypeVar("Result")
@@ -96,6 +97,7 @@ def attempt(engine: sa.Engine, attempts_max: int, work: Callable[[sa.Connection]
         retry=tenacity.retry_if_exception(_is_conflict),
         stop=tenacity.stop_after_attempt(attempts_max),
         wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
+        before_sleep=lambda _: metrics.database_retried(),
         reraise=True,
     )
 
