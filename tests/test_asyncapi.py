@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
+from zccr_stream.assemble import INGEST_GROUP, RECOMMEND_GROUP
 from zccr_stream.events import (
     INPUT_TYPES,
     AssetDeleted,
@@ -196,6 +197,19 @@ def test_every_channel_is_sent_to_or_received_from() -> None:
     assert {topic for topic, acts in by_topic.items() if acts == {"receive"}} == set(INPUT_TYPES)
     assert {topic for topic, acts in by_topic.items() if len(acts) == 2} == {"asset-embedded", "profile-changed"}
     assert all(by_topic.values())
+
+
+def test_consumer_groups_are_those_that_consume() -> None:
+    """Of the receivers only the followers of asset-embedded are in no group: each reads everything."""
+    groups = {}
+    for operation in DOCUMENT["operations"].values():
+        if operation["action"] == "receive":
+            bindings = resolve(operation.get("bindings", {"kafka": {}}))["kafka"]
+            pattern = bindings.get("groupId", {}).get("pattern", "")
+            groups[topic_of(resolve(operation["channel"]))] = pattern.removesuffix("$")
+
+    ingest = dict.fromkeys(INPUT_TYPES, INGEST_GROUP)
+    assert groups == ingest | {"profile-changed": RECOMMEND_GROUP, "asset-embedded": ""}
 
 
 # Input

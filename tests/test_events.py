@@ -367,6 +367,7 @@ def test_a_bad_envelope_is_told_by_header(headers: dict[str, bytes | None], mess
         ({"data": "{}"}, "data: got '{}', expected an object"),
         ({"data_base64": 5}, "data_base64: got 5, expected a string of base64"),
         ({"data_base64": "é"}, "data_base64: got 'é', expected a string of base64"),
+        ({"data_base64": "e30*="}, "data_base64: got 'e30*=', expected a string of base64"),
         ({"data_base64": "W10="}, "data_base64: got an array, expected a JSON object"),
         ({"data": IMAGE, "type": "asset.deleted"}, "type: got 'asset.deleted', expected 'asset.uploaded'"),
         ({"data": IMAGE, "specversion": 1.0}, "specversion: got 1.0, expected a string"),
