@@ -261,6 +261,7 @@ A_URI = "a URI of up to 8192 characters without control characters (a data: URI 
         ({"asset_id": {"id": "a"}}, f"asset_id: got an object, {AN_ID}"),
         ({"asset_id": "a\n"}, rf"asset_id: got 'a\n', {AN_ID}"),
         ({"user_id": "\x1b[31mred\x9b"}, rf"user_id: got '\x1b[31mred\x9b', {AN_ID}"),
+        ({"user_id": "\x7f"}, rf"user_id: got '\x7f', {AN_ID}"),
         ({"user_id": "u" * 256}, f"user_id: got '{'u' * 60}'… (256 characters), {AN_ID}"),
         ({"user_id": 10**4000}, f"user_id: got 1{'0' * 59}…, {AN_ID}"),
         ({"uri": ""}, f"uri: got '', expected {A_URI}"),
