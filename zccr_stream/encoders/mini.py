@@ -40,7 +40,7 @@ def load(device: str, precision: str, batch_max: int, threads_max: int) -> Tower
     place = choose_device(device)
     sentences, tokenize = _load_minilm()
     pictures = Conse(_load_lite0()).eval().to(place)
-    towers = Towers(MINI_DIMENSION, _pixels, tokenize, images=pictures, texts=sentences.to(place))
+    towers = Towers(MINI, MINI_DIMENSION, _pixels, tokenize, images=pictures, texts=sentences.to(place))
     encoder = TowersEncoder(towers, place, "fp32", batch_max, threads_max)
     pictures.names.copy_(torch.from_numpy(encoder.encode(TEXT, _class_names())))
     return encoder
