@@ -6,6 +6,7 @@ Knows nothing of images, texts or events.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -14,6 +15,9 @@ from urllib.parse import unquote, urlsplit
 from zccr_stream.events import BadInputError, TryLaterError
 
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # the last: opening a fifo would wait for a writer
+
+# No such file, a file for a folder, an impossible name, a loop of links or a swapped-in one, a socket.
+_NEVER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO})
 
 
 class FileReader:
@@ -38,12 +42,12 @@ class FileReader:
         path = _path(uri)
         try:
             return self._read(path, bytes_max)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise BadInputError("fetch", f"there is no file {_shown(path)}") from error
         except PermissionError as error:
             raise BadInputError("fetch", f"the file {_shown(path)} may not be read by this service") from error
-        except (OSError, RuntimeError) as error:
-            raise TryLaterError("fetch", f"the file {_shown(path)} could not be read: {_reason(error)}") from error
+        except (OSError, RuntimeError) as error:  # the latter: a loop of links, up to Python 3.12
+            if isinstance(error, OSError) and error.errno not in _NEVER:
+                raise TryLaterError("fetch", f"the file {_shown(path)} could not be read: {error.strerror}") from error
+            raise BadInputError("fetch", f"there is no regular file {_shown(path)}") from error
 
     def _read(self, path: str, bytes_max: int) -> bytes:
         resolved = Path(path).resolve(strict=True)
@@ -94,7 +98,3 @@ def _path(uri: str) -> str:
 
 def _shown(path: str) -> str:
     return repr(path if len(path) <= 200 else path[:200] + "…")
-
-
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or type(error).__name__

@@ -27,6 +27,7 @@ from zccr_stream.events import IMAGE, AssetUploaded, BadInputError, TryLaterErro
 Outcome = Image | str | BadInputError | TryLaterError
 
 SCHEMES = frozenset({"data", "file", "gs", "http", "https", "s3"})
+_SURROGATE = re.compile("[\ud800-\udfff]")  # from JSON's \\ud800: no encoding holds it alone
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}):")
 
 
@@ -132,8 +133,8 @@ class ContentLoader:
     def _scheme(self, uri: str) -> str:
         match = _SCHEME.match(uri)
         expected = ", ".join(f"{scheme}:" for scheme in sorted(self._fetch_limits.schemes))
-        if match is None:
-            raise BadInputError("fetch", f"the content's URI has no scheme; expected one of {expected}")
+        if match is None or _SURROGATE.search(uri):
+            raise BadInputError("fetch", f"the content has no valid URI; expected one of {expected}")
         scheme = match[1].lower()
         if scheme not in self._fetch_limits.schemes:
             raise BadInputError(

@@ -11,17 +11,22 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fsspec
 import fsspec.asyn
 
 from zccr_stream.events import BadInputError, TryLaterError
 
 STORE_SCHEMES = ("gs", "s3")
 
-# What the libraries below each file system let through, by the module that defines it.
+# gcsfs's core, not what it registers: that asks another service, over gRPC, what kind of bucket it is first.
+_FILE_SYSTEMS = {"s3": "s3fs.S3FileSystem", "gs": "gcsfs.core.GCSFileSystem"}
+
+# What the libraries below each file system let through.
 _FAULTS = {
     "s3": ("botocore.exceptions.BotoCoreError", "botocore.exceptions.ClientError", "aiohttp.ClientError"),
-    "gs": ("gcsfs.retry.HttpError", "google.auth.exceptions.GoogleAuthError", "aiohttp.ClientError"),
+    "gs": (
+        *("gcsfs.retry.HttpError", "gcsfs.retry.NonRetryableError", "google.auth.exceptions.GoogleAuthError"),
+        *("requests.exceptions.RequestException", "aiohttp.ClientError"),
+    ),
 }
 
 
@@ -41,12 +46,13 @@ class StoreReader:
         self._prefixes = tuple(prefix for prefix in prefixes if prefix.startswith(f"{scheme}://"))
         self._restricted = bool(prefixes)
         try:
-            # Not the cached instance: it would be one per thread, each with connections of its own.
-            self._files = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+            file_system = _named(_FILE_SYSTEMS[scheme])
+            self._faults: tuple[type[Exception], ...] = (OSError, *(_named(name) for name in _FAULTS[scheme]))
         except ImportError as error:
             hint = f"what reads it is not installed: pip install 'zccr-stream[{scheme}]'"
             raise ValueError(f"the scheme {scheme!r} is allowed, but {hint}") from error
-        self._faults: tuple[type[Exception], ...] = (OSError, *(_named(name) for name in _FAULTS[scheme]))
+        # Not the instance that fsspec would cache: it would be one per thread, each with connections of its own.
+        self._files = file_system(skip_instance_cache=True, use_listings_cache=False, **options)
 
     def fetch(self, uri: str, bytes_max: int, timeout_s: float) -> bytes:
         """Read at most `bytes_max` bytes of an object within `timeout_s`.
@@ -66,11 +72,13 @@ class StoreReader:
         except (FileNotFoundError, IsADirectoryError) as error:
             raise BadInputError("fetch", f"there is no object {name}") from error
         except (PermissionError, ValueError) as error:
-            raise BadInputError("fetch", f"the object {name} may not be read by this service: {error}") from error
+            raise BadInputError(
+                "fetch", f"the object {name} may not be read by this service: {_reason(error)}"
+            ) from error
         except TimeoutError as error:
             raise TryLaterError("fetch", f"{name} did not come in full within {timeout_s:.3g} s") from error
         except self._faults as error:
-            raise TryLaterError("fetch", f"the object {name} could not be read: {error}") from error
+            raise TryLaterError("fetch", f"the object {name} could not be read: {_reason(error)}") from error
         if len(data) > bytes_max:
             raise BadInputError("fetch", f"the object {name} holds more than the {bytes_max:,} bytes that are allowed")
         return data
@@ -85,7 +93,10 @@ class StoreReader:
         return bytes(fsspec.asyn.sync(self._files.loop, read))
 
 
-def _named(name: str) -> type[Exception]:
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _named(name: str) -> Any:
     module, _, attribute = name.rpartition(".")
-    fault: type[Exception] = getattr(importlib.import_module(module), attribute)
-    return fault
+    return getattr(importlib.import_module(module), attribute)
