@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,8 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from zccr_stream import assemble
+from zccr_stream.cli.demo.command import demo
 from zccr_stream.cli.upload import upload
 from zccr_stream.cli.watch import watch
+from zccr_stream.embedded import EmbeddedError
+from zccr_stream.embedded.__main__ import up as keep_running
 from zccr_stream.pipeline import UnavailableError
 from zccr_stream.settings import Settings
 
@@ -29,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.command()(demo)
 app.command()(upload)
 app.command()(watch)
 
@@ -42,7 +47,7 @@ def main() -> None:
     except (ValidationError, SettingsError) as error:
         errors.print(f"[red]wrong settings:[/red] {error}\nAll settings: docs/settings.md")
         sys.exit(2)
-    except UnavailableError as error:
+    except (UnavailableError, EmbeddedError, LookupError) as error:
         errors.print(f"[red]unavailable:[/red] {error}")
         sys.exit(1)
 
@@ -61,6 +66,14 @@ def topics() -> None:
     for report in assemble.ensure_topics(Settings()):
         table.add_row(report.topic, str(report.partitions), report.state)
     Console().print(table)
+
+
+@app.command()
+def up(
+    data: Annotated[Path, typer.Option(help="Folder that keeps everything for the next start.")] = Path(".zccr"),
+) -> None:
+    """Run Apache Kafka and PostgreSQL for development, until Ctrl-C; prints the settings to export."""
+    keep_running(data, say=Console(soft_wrap=True, highlight=False).print)
 
 
 @app.command()
