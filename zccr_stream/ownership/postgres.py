@@ -11,22 +11,20 @@ transaction is tried again.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from zccr_stream.events import AssetDeleted, Embeddings, InputEvent, ProfileChanged, UserDeleted
+from zccr_stream.events import AssetDeleted, InputEvent, ProfileChanged, UserDeleted
 from zccr_stream.interests import Profile
-from zccr_stream.ownership import binary, sessions
+from zccr_stream.ownership import binary, reading, sessions
 from zccr_stream.ownership import statements as sql
 from zccr_stream.ownership.migrating import check_migrated
-from zccr_stream.ownership.registers import Batch, Changes, Register, decide, reduce
+from zccr_stream.ownership.registers import Batch, Changes, Register, Row, decide, reduce
 from zccr_stream.pipeline import Announcement, HeldVectors, Touched, Writes
 
 
@@ -90,6 +88,8 @@ class PostgresOwnership:
             lock_timeout_ms=lock_timeout_ms,
             idle_timeout_ms=idle_timeout_ms,
         )
+        # One statement that only reads needs no transaction around it: two round trips less.
+        self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._model = model
         self._dimension = dimension
@@ -118,7 +118,7 @@ class PostgresOwnership:
             "user_ids": [event.user_id for _, event in deletions],
             "user_deleted": [event.occurred_at_ns for _, event in deletions],
         }
-        with sessions.translated(), self._engine.connect() as connection:
+        with sessions.translated(), self._reads.connect() as connection:
             stands[[n for (n,) in connection.execute(sql.STANDING, parameters)]] = True
         return stands
 
@@ -173,41 +173,24 @@ class PostgresOwnership:
         much, ask `sizes` first and then for fewer users at a time; one user is the least.
         """
         assert len(set(user_ids)) == len(user_ids), "a user twice"
-        parameters = {"user_ids": list(user_ids), "model": self._model, "separator": sql.SEPARATOR}
         with sessions.translated(), self._snapshots.begin() as connection:
-            users = binary.load(sessions.copy_out(connection, sql.COPY_PROFILES, parameters))
-            owned = [_owned(user) for user in users]
-            asset_ids = [asset_id for columns in owned for asset_id in columns.asset_ids]
-            revisions = np.concatenate([_NONE, *(columns.revisions for columns in owned)])
-            vectors = self._vectors(connection, asset_ids, revisions, held)
-        ends = np.cumsum([len(columns.asset_ids) for columns in owned])
-        return [
-            Profile(
-                user_id=user_id,
-                profile_version=columns.profile_version,
-                asset_ids=columns.asset_ids,
-                modalities=columns.modalities,
-                occurred_at_ns=columns.occurred_at_ns,
-                vectors=vectors[end - len(columns.asset_ids) : end],
-            )
-            for user_id, columns, end in zip(user_ids, owned, ends, strict=True)
-        ]
+            return reading.profiles(connection, user_ids, held, self._model, self._dimension)
 
     def sizes(self, user_ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """(n,): how many live assets each of n users has."""
-        with sessions.translated(), self._engine.connect() as connection:
+        with sessions.translated(), self._reads.connect() as connection:
             return np.array(
                 connection.scalars(sql.SIZES, {"user_ids": list(user_ids), "model": self._model}).all(), np.int64
             )
 
     def backlog(self) -> Backlog:
         """What is still to be announced; cheap enough for a metric."""
-        with sessions.translated(), self._engine.connect() as connection:
+        with sessions.translated(), self._reads.connect() as connection:
             return Backlog(*connection.execute(sql.BACKLOG).one())
 
     def statistics(self) -> Statistics:
         """Counts of the truth; reads every asset's row, so not for a metric."""
-        with sessions.translated(), self._engine.connect() as connection:
+        with sessions.translated(), self._reads.connect() as connection:
             counts: dict[str | None, int] = dict(connection.execute(sql.COUNT_ASSETS).all())
             users: int = connection.scalars(sql.COUNT_USERS).one()
         tombstones = counts.pop(None, 0)
@@ -217,19 +200,14 @@ class PostgresOwnership:
     def _decide(self, connection: sa.Connection, batch: Batch) -> Changes:
         """Lock the users and the assets of a batch, and decide what it changes."""
         deletions = batch.user_deletions
-        user_ids = sorted(batch.user_ids)
         asset_ids = list(batch.writes)
-        users = connection.execute(
-            sql.LOCK_USERS,
-            {
-                "user_ids": user_ids,
-                "deleted": [
-                    deletions[user_id].occurred_at_ns if user_id in deletions else None for user_id in user_ids
-                ],
-                "asset_ids": asset_ids,
-            },
-        )
+        users = connection.execute(sql.LOCK_USERS, {"user_ids": list(batch.user_ids), "asset_ids": asset_ids})
         deleted_at_ns: dict[str, int | None] = dict(users.all())
+        put = sorted((batch.user_ids - deleted_at_ns.keys()) | deletions.keys())
+        if put:
+            deleted = [deletions[user_id].occurred_at_ns if user_id in deletions else None for user_id in put]
+            users = connection.execute(sql.PUT_USERS, {"user_ids": put, "deleted": deleted})
+            deleted_at_ns.update(users.all())
         assets = connection.execute(sql.LOCK_ASSETS, {"asset_ids": asset_ids, "deleted_users": list(deletions)})
         standing = {asset_id: Register(*register) for asset_id, *register in assets}
         if not deleted_at_ns.keys() >= {register.user_id for register in standing.values()} - {None}:
@@ -248,20 +226,27 @@ class PostgresOwnership:
         replaced = [row.asset_id for row in changes.rows if row.revision > 1]
         if replaced:
             connection.execute(sql.DELETE_ASSETS, {"asset_ids": replaced})
-        raw = np.ascontiguousarray(vectors, "<f2")
-        rows = (
-            (
-                *(row.asset_id, row.user_id, row.modality, None if row.vector is None else self._model),
-                *(row.occurred_at_ns, row.deleted, row.event_id, row.revision),
-                None if row.vector is None else raw[row.vector].tobytes(),
-            )
-            for row in changes.rows
-        )
-        sessions.copy_in(connection, sql.COPY_ASSETS, binary.dump(rows, columns=9))
+        sessions.copy_in(connection, sql.COPY_ASSETS, self._dump(changes.rows, vectors))
         connection.execute(sql.MARK_ASSETS, {"asset_ids": list(changes.announced)})
         connection.execute(
             sql.MARK_USERS,
             {"user_ids": list(changes.received_at_ms), "received": list(changes.received_at_ms.values())},
+        )
+
+    def _dump(self, rows: Sequence[Row], vectors: npt.NDArray[np.float16]) -> bytes:
+        """Rows as `COPY_ASSETS` takes them."""
+        raw = np.ascontiguousarray(vectors, "<f2")
+        asset_ids, user_ids, modalities, occurred, deleted, event_ids, revisions, places = zip(*rows, strict=True)
+        return binary.dump(
+            binary.texts(asset_ids),
+            binary.texts(user_ids),
+            binary.texts(modalities),
+            binary.texts(None if place is None else self._model for place in places),
+            binary.bigints(occurred),
+            binary.booleans(deleted),
+            binary.texts(event_ids),
+            binary.bigints(revisions),
+            binary.byteas(None if place is None else raw[place].tobytes() for place in places),
         )
 
     @contextmanager
@@ -288,69 +273,7 @@ class PostgresOwnership:
         It is read after the marks are locked, in statements of its own: a statement that waits for a lock gives the
         locked row as it is by then, but what it joins to it as it was before.
         """
-        states = connection.execute(sql.STATES, {"asset_ids": list(asset_ids), "model": self._model}).all()
-        ids, owners, modalities, revisions, occurred = zip(*states, strict=True) if states else ((),) * 5
-        live = np.array([owner is not None for owner in owners], np.bool_)
-        vectors = np.zeros((len(ids), self._dimension), np.float16)
-        vectors[live] = self._read_vectors(connection, list(itertools.compress(ids, live)))
-        embeddings = Embeddings(
-            model=self._model,
-            asset_ids=ids,
-            user_ids=[owner or "" for owner in owners],
-            modalities=[modality or "" for modality in modalities],
-            revisions=np.array(revisions, np.int64),
-            occurred_at_ns=np.array(occurred, np.int64),
-            vectors=vectors,
-            live=live,
-        )
+        embeddings = reading.states(connection, asset_ids, self._model, self._dimension)
         versions = connection.execute(sql.VERSIONS, {"user_ids": list(received_at_ms)})
         changes = [ProfileChanged(user_id, version, received_at_ms[user_id]) for user_id, version in versions]
         return Announcement(embeddings, changes)
-
-    def _vectors(
-        self, connection: sa.Connection, asset_ids: Sequence[str], revisions: npt.NDArray[np.int64], held: HeldVectors
-    ) -> npt.NDArray[np.float32]:
-        """(n, d) vectors of live assets: those held at this revision, the rest from the database."""
-        if not asset_ids:
-            return np.zeros((0, self._dimension), np.float32)
-        found, vectors = held.vectors(asset_ids, revisions)
-        assert vectors.shape == (len(asset_ids), self._dimension), vectors.shape
-        result = vectors.astype(np.float32)
-        missing = sorted(np.flatnonzero(~found).tolist(), key=asset_ids.__getitem__)
-        if missing:
-            result[missing] = self._read_vectors(connection, [asset_ids[row] for row in missing])
-        return result
-
-    def _read_vectors(self, connection: sa.Connection, asset_ids: Sequence[str]) -> npt.NDArray[np.float16]:
-        """(n, d) vectors of live assets, given by ascending id."""
-        if not asset_ids:
-            return np.zeros((0, self._dimension), np.float16)
-        stream = sessions.copy_out(connection, sql.COPY_VECTORS, {"asset_ids": list(asset_ids)})
-        return binary.load_vectors(stream, len(asset_ids), self._dimension)
-
-
-_NONE = np.zeros(0, np.int64)
-
-
-class _Owned(NamedTuple):
-    """A profile without its vectors."""
-
-    profile_version: int
-    asset_ids: list[str]
-    modalities: list[str]
-    revisions: npt.NDArray[np.int64]
-    occurred_at_ns: npt.NDArray[np.int64]
-
-
-def _owned(fields: Sequence[memoryview | None]) -> _Owned:
-    """Read a line of `COPY_PROFILES`; columns of no assets are null."""
-    version, asset_ids, modalities, revisions, occurred = (bytes(field or b"") for field in fields)
-    owned = _Owned(
-        int.from_bytes(version, "big"),
-        asset_ids.decode().split(sql.SEPARATOR) if asset_ids else [],
-        modalities.decode().split(sql.SEPARATOR) if modalities else [],
-        np.frombuffer(revisions, ">i8").astype(np.int64),
-        np.frombuffer(occurred, ">i8").astype(np.int64),
-    )
-    assert len(owned.asset_ids) == len(owned.modalities) == len(owned.revisions), "an identifier holds a separator"
-    return owned

@@ -5,17 +5,23 @@ Reasons stand here where a statement's form has one. It does not know when a sta
 
 import sqlalchemy as sa
 
-# Besides the users of the batch, those who own its assets now: they lose them if the writes are greater. The update
-# takes the lock; deletions of users stand before anything else of the batch is looked at.
+# Besides the users of the batch, those who own its assets now: they lose them if the writes are greater.
 LOCK_USERS = sa.text("""
+    SELECT user_id, deleted_at_ns
+    FROM users
+    WHERE user_id = ANY(ARRAY(
+        SELECT unnest(CAST(:user_ids AS text[]))
+        UNION
+        SELECT user_id FROM assets WHERE asset_id = ANY(CAST(:asset_ids AS text[]))
+    ))
+    ORDER BY user_id
+    FOR UPDATE
+""")
+
+# For users that were not there to be locked, and for deletions, which thus stand before an asset is looked at.
+PUT_USERS = sa.text("""
     INSERT INTO users (user_id, deleted_at_ns)
-    SELECT user_id, max(deleted_at_ns)
-    FROM (
-        SELECT * FROM unnest(CAST(:user_ids AS text[]), CAST(:deleted AS bigint[]))
-        UNION ALL
-        SELECT user_id, NULL FROM assets WHERE asset_id = ANY(CAST(:asset_ids AS text[])) AND user_id IS NOT NULL
-    ) AS wanted (user_id, deleted_at_ns)
-    GROUP BY user_id
+    SELECT * FROM unnest(CAST(:user_ids AS text[]), CAST(:deleted AS bigint[])) AS wanted (user_id, deleted_at_ns)
     ORDER BY user_id COLLATE "C"
     ON CONFLICT (user_id) DO UPDATE SET deleted_at_ns = greatest(users.deleted_at_ns, excluded.deleted_at_ns)
     RETURNING user_id, deleted_at_ns
@@ -93,16 +99,12 @@ LOCK_LEFT_USERS = sa.text("""
     FOR UPDATE SKIP LOCKED
 """)
 
-STATES = sa.text("""
-    SELECT asset_id, user_id, modality, revision, occurred_at_ns
-    FROM assets
-    WHERE asset_id = ANY(CAST(:asset_ids AS text[])) AND (model IS NULL OR model = :model)
-    ORDER BY asset_id
-""")
-
-COPY_VECTORS = """
+COPY_STATES = """
     COPY (
-        SELECT embedding FROM assets WHERE asset_id = ANY(CAST(%(asset_ids)s AS text[])) ORDER BY asset_id
+        SELECT asset_id, user_id, modality, revision, occurred_at_ns, embedding
+        FROM assets
+        WHERE asset_id = ANY(CAST(%(asset_ids)s AS text[])) AND (model IS NULL OR model = %(model)s)
+        ORDER BY asset_id
     ) TO STDOUT (FORMAT binary)
 """
 
@@ -154,6 +156,12 @@ COPY_PROFILES = """
             ) AS asset
         ) AS owned
         ORDER BY n
+    ) TO STDOUT (FORMAT binary)
+"""
+
+COPY_VECTORS = """
+    COPY (
+        SELECT embedding FROM assets WHERE asset_id = ANY(CAST(%(asset_ids)s AS text[])) ORDER BY asset_id
     ) TO STDOUT (FORMAT binary)
 """
 
