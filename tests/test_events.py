@@ -662,6 +662,12 @@ def test_a_user_without_assets_gets_a_tombstone() -> None:
     assert "content-type" not in headers
 
 
+def test_a_user_to_whom_nothing_can_be_recommended_is_no_user_without_assets() -> None:
+    message = dump_recommendations(dataclasses.replace(some_recommendations(), feed=[]))
+
+    assert json.loads(message.value or b"")["feed"] == []
+
+
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
 def test_a_score_that_json_has_not_is_an_error(score: float) -> None:
     with pytest.raises(ValueError, match="JSON has no such number"):
