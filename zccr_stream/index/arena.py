@@ -199,12 +199,13 @@ class Names:
     def get(self, names: Sequence[str], absent: int) -> npt.NDArray[np.int64]:
         """(n,) numbers, `absent` where a name is not held."""
         shards, count = self._shards, self._SHARDS
-        return np.fromiter((shards[hash(name) % count].get(name, absent) for name in names), np.int64, len(names))
+        return np.array([shards[hash(name) % count].get(name, absent) for name in names], np.int64)
 
     def put(self, names: Sequence[str], numbers: Sequence[int]) -> None:
         """Hold a number for each of n names."""
+        shards, count = self._shards, self._SHARDS
         for name, number in zip(names, numbers, strict=True):
-            self._shards[hash(name) % self._SHARDS][name] = number
+            shards[hash(name) % count][name] = number
 
     def drop(self, names: Sequence[str]) -> None:
         """Hold these names no longer."""

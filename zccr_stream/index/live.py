@@ -177,20 +177,23 @@ class _State:
 
     def _newer(self, embeddings: Embeddings, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
         """Rows that are newer than what is held, the newest of each asset."""
-        held = self.arena.revisions(slots, self.removed.get(embeddings.asset_ids, NEVER))
-        revisions = embeddings.revisions.tolist()
+        unknown = np.flatnonzero(slots == ABSENT)
+        held = np.full(len(slots), NEVER)
+        held[unknown] = self.removed.get([embeddings.asset_ids[row] for row in unknown.tolist()], NEVER)
+        newer = np.flatnonzero(embeddings.revisions > self.arena.revisions(slots, held))
+        asset_ids = [embeddings.asset_ids[row] for row in newer.tolist()]
+        if len(set(asset_ids)) == len(asset_ids):
+            return newer
         newest: dict[str, int] = {}
-        for row in np.flatnonzero(embeddings.revisions > held).tolist():
-            asset_id = embeddings.asset_ids[row]
-            if revisions[row] > revisions[newest.setdefault(asset_id, row)]:
+        for row, asset_id in zip(newer.tolist(), asset_ids, strict=True):
+            if embeddings.revisions[row] > embeddings.revisions[newest.setdefault(asset_id, row)]:
                 newest[asset_id] = row
         return np.fromiter(newest.values(), np.intp, len(newest))
 
     def _put(self, embeddings: Embeddings, rows: npt.NDArray[np.intp]) -> None:
-        by_modality: dict[str, list[int]] = {}
-        for row in rows.tolist():
-            by_modality.setdefault(embeddings.modalities[row], []).append(row)
-        for modality, chosen in by_modality.items():
+        modalities = [embeddings.modalities[row] for row in rows.tolist()]
+        for modality in dict.fromkeys(modalities):
+            chosen = [row for row, other in zip(rows.tolist(), modalities, strict=True) if other == modality]
             asset_ids = [embeddings.asset_ids[row] for row in chosen]
             users = self._codes([embeddings.user_ids[row] for row in chosen])
             columns = _objects(asset_ids), users, embeddings.revisions[chosen], embeddings.vectors[chosen]

@@ -124,14 +124,18 @@ class _Search:
             return nothing.astype(np.float32), nothing.astype(np.int64), np.full(len(seeds), -np.inf, np.float32)
         scores, offsets = faiss.knn(seeds, segment.vectors[:count], fetch, faiss.METRIC_INNER_PRODUCT)
         last = scores[:, -1].copy() if fetch < count else np.full(len(seeds), -np.inf, np.float32)
-        scores[part.dead[offsets] | (segment.users[offsets] == users[:, None])] = -np.inf
+        wrong = segment.users[offsets] == users[:, None]
+        if part.dead_count:
+            wrong |= part.dead[offsets]
+        scores[wrong] = -np.inf
         return scores, offsets + (segment.number << SLOT_BITS), last
 
     def _scan(self, part: Part, due: npt.NDArray[np.intp]) -> Found:
         """Every valid asset of a part that reaches the floor of the seeds in `due`, or enough of them."""
         segment, count = part.segment, part.count
         scores = self.seeds[due] @ segment.vectors[:count].T  # (due, count)
-        scores[:, np.flatnonzero(part.dead[:count])] = -np.inf
+        if part.dead_count:
+            scores[:, np.flatnonzero(part.dead[:count])] = -np.inf
         owners = self.owners.of(part)
         owned = np.flatnonzero(owners)
         scores[:, owned] = np.where(
@@ -208,15 +212,14 @@ class _Owners:
 
     def __init__(self, users: Codes) -> None:
         distinct, ranks = np.unique(users, return_inverse=True)
-        self._rank_of = np.zeros(max(1, int(users.max(initial=0)) + 1), np.int16)
+        self._rank_of = np.zeros(int(users.max(initial=0)) + 2, np.int16)  # a code beyond falls on the last: nobody
         known = distinct >= 0
         self._rank_of[distinct[known]] = np.flatnonzero(known) + 1
         self.ranks = np.where(users >= 0, ranks + 1, 0).astype(np.int16)
 
     def of(self, part: Part) -> npt.NDArray[np.int16]:
         """(count,) the number of each asset's owner, 0 where it is none of them."""
-        users = part.segment.users[: part.count]
-        return np.where(users < len(self._rank_of), self._rank_of[np.minimum(users, len(self._rank_of) - 1)], 0)
+        return self._rank_of.take(part.segment.users[: part.count], mode="clip")
 
     def counts(self, part: Part) -> npt.NDArray[np.int64]:
         """(s,) how many assets of a part belong to each seed's user."""
