@@ -105,8 +105,8 @@ class World:
     def seeds(self, s: int) -> Floats:
         """(s, d) unit vectors near some assets."""
         rows = self.matrix[self.rng.integers(0, self.n, s)]
-        rows = rows + self.scale * self.rng.standard_normal(rows.shape, dtype=np.float32) / 160
-        return unit(rows)
+        noise = self.scale * self.rng.standard_normal(rows.shape, dtype=np.float32) / 160
+        return unit(rows + noise)
 
 
 def fill(world: World) -> Report:

@@ -7,6 +7,7 @@ examples reach every path.
 
 from __future__ import annotations
 
+import fcntl
 import resource
 import sys
 import threading
@@ -640,6 +641,18 @@ def test_a_snapshot_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -
     assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
     assert LiveIndex(D, 4, 0.25).restore(path, "cluster/topic/model") == {0: 17, 3: 4}
     assert_same_content(index, model)
+
+
+def test_what_a_killed_writer_left_is_swept_and_a_living_one_spared(tmp_path: Path) -> None:
+    """A file that nobody writes to any longer goes with the next snapshot; one that is being written stays."""
+    dead, living = tmp_path / ".s[1].dead", tmp_path / ".s[1].living"
+    dead.touch()
+    with living.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        saved(tmp_path / "s[1]")
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == [".s[1].living", "s[1]"]
+    saved(tmp_path / "s[1]")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s[1]"]
 
 
 def test_a_slot_is_found_by_its_segment() -> None:

@@ -9,6 +9,8 @@ is on disk. Knows nothing of indexes or Kafka.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import struct
@@ -64,8 +66,10 @@ def write(path: Path, header: Header, blocks: Iterator[Block]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             try:
+                fcntl.flock(file, fcntl.LOCK_EX)
                 _write(file, header, blocks)
                 file.flush()
                 os.fsync(file.fileno())
@@ -198,6 +202,14 @@ def _unpack(blob: memoryview, lengths: memoryview) -> list[str]:
     whole = bytes(blob).decode("utf-8", "surrogatepass")
     stops = np.cumsum(np.frombuffer(lengths, "<u2"), dtype=np.int64).tolist()
     return [whole[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers left behind that were killed: a living one holds a lock."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
