@@ -14,8 +14,8 @@ from zccr_stream.cli.demo.media import Item, Media
 from zccr_stream.events import IMAGE, MODALITIES, TEXT
 
 NAMES = ("Ada", "Ben", "Cleo", "Dilan", "Emre", "Fee", "Gus", "Hana", "Ivo", "Jun", "Kaya", "Lia")
-KINDS_MAX = 8
-UPLOADS_PER_INTEREST_MAX = 6
+KINDS_MAX = 7
+UPLOADS_PER_INTEREST_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)

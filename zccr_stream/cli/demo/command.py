@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,9 @@ from zccr_stream.cli.demo.run import DemoError, Running, installation, publish_a
 from zccr_stream.cli.processes import ProcessEndedError
 from zccr_stream.embedded import EmbeddedError
 from zccr_stream.events import IMAGE, MODALITIES, TEXT
+
+_LINES = 3
+_WIDTH_MIN = 110
 
 
 def demo(
@@ -37,6 +40,7 @@ def demo(
 ) -> None:
     """Stream a dozen users' photos and sentences through a whole installation, and show what they are recommended."""
     console = Console()
+    console.width = max(console.width, _WIDTH_MIN if not console.is_terminal else console.width)
     try:
         _demo(media, page, keep, console)
     except (NoMediaError, DemoError, EmbeddedError, ProcessEndedError) as error:
@@ -83,36 +87,40 @@ def _cache() -> Path:
 
 def _table(users: Sequence[User], recommendations: Mapping[str, dict[str, Any]], seconds: Mapping[str, float]) -> Table:
     """A row per user: what goes in, what was found in it, and what comes out."""
-    table = Table(title="What they upload, and what they are recommended")
-    for name in ("user", "uploads", "areas found", "best crossmodal hit", "feed", "of their kinds", "event to here"):
-        table.add_column(name)
+    table = Table(title="What they upload, and what they are recommended", show_lines=True)
+    for name in ("user and kinds", "areas found", "best hits across modalities"):
+        table.add_column(name, overflow="fold")
+    for name in ("feed", "of their kinds", "event to here"):
+        table.add_column(name, justify="right")
     kinds = _kinds(users)
     for user in users:
         found = recommendations[user.user_id]
-        feed = found["feed"]
         table.add_row(
-            user.user_id,
-            f"{len(user.uploads)} {'+'.join(user.modalities)}\n[dim]{escape(', '.join(user.kinds))}[/dim]",
-            "\n".join(
-                f"{area['size']} {area['modality']}s like {_name(area['representative'])}" for area in found["areas"]
+            "\n".join([f"{user.user_id}: {len(user.uploads)} {'+'.join(user.modalities)}", *map(escape, user.kinds)]),
+            _first(
+                f"{area['size']} {area['modality']} like {_name(area['representative'])}" for area in found["areas"]
             ),
-            _crossmodal(found["areas"]),
-            str(len(feed)),
-            f"{_share(feed, user, kinds):.0%}",
+            _first(_crossmodal(found["areas"])),
+            str(len(found["feed"])),
+            f"{_share(found['feed'], user, kinds):.0%}",
             f"{seconds[user.user_id] * 1000:.0f} ms",
         )
-        table.add_section()
     return table
 
 
-def _crossmodal(areas: Sequence[Mapping[str, Any]]) -> str:
-    lines = []
+def _first(lines: Iterable[str]) -> str:
+    """The first lines and how many more there are."""
+    all_lines = list(lines)
+    more = [f"… {len(all_lines) - _LINES} more"] if len(all_lines) > _LINES else []
+    return "\n".join([*all_lines[:_LINES], *more]) or "none"
+
+
+def _crossmodal(areas: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for area in areas:
         for modality in MODALITIES:
             if modality != area["modality"] and area["recommended"][modality]:
                 hit = area["recommended"][modality][0]
-                lines.append(f"{area['modality']} → {modality}: {_name(hit['asset_id'])} ({hit['score']:.2f})")
-    return "\n".join(lines) or "none"
+                yield f"{_name(area['representative'])} → {modality} {_name(hit['asset_id'])} ({hit['score']:.2f})"
 
 
 def _name(asset_id: str) -> str:
