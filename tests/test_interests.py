@@ -284,6 +284,19 @@ def test_a_hundred_thousand_assets_keep_their_areas() -> None:
     assert adjusted_rand_score(truth[images + 1], labels[images + 1]) > 0.999
 
 
+def test_what_was_not_sampled_goes_to_the_nearest_centroid_not_to_the_tightest_area() -> None:
+    """A loose area's centroid is short, so the greatest product with it is not the least distance."""
+    random = np.random.default_rng(0)
+    axes = units(np.linalg.qr(random.normal(size=(512, 2)))[0].T)
+    tight = np.repeat([0.75 * axes[0] + 0.66 * axes[1]], 300, axis=0) + 0.1 * random.normal(size=(300, 512)) / 512**0.5
+    loose = 0.7 * axes[0] + 0.71 * random.normal(size=(300, 512)) / 512**0.5
+    truth = np.repeat([0, 1], 300)
+
+    areas = find_areas(profile_of(units(np.concatenate([tight, loose]))), replace(RULE, cut=1.4, sample_size=150))
+
+    assert adjusted_rand_score(truth, labels_of(areas, 600)) == 1
+
+
 def test_one_upload_more_hardly_moves_the_areas_of_a_large_profile() -> None:
     """Which assets are sampled depends on each one's id alone."""
     vectors = mixture(np.random.default_rng(3).integers(6, size=2001).tolist(), 64, 1.4, seed=3)

@@ -30,7 +30,7 @@ def hits_of(
     directions: Mapping[str, float] | None = None,
 ) -> Hits:
     """Hits by asset id and score; assets lie apart unless `directions` gives their angle."""
-    names = sorted({name for line in lines for name, _ in line} | set(directions or {}))
+    names = sorted({name for line in lines for name, _ in line} | set(directions or {}), reverse=True)
     width = max(map(len, lines), default=0)
     rows = np.full((len(lines), width), -1, dtype=np.int64)
     scores = np.full((len(lines), width), -np.inf, dtype=np.float32)

@@ -152,11 +152,10 @@ def _places(names: Sequence[str]) -> npt.NDArray[np.intp]:
 
 
 def _near_duplicates(vectors: npt.NDArray[np.float32], cosine: float) -> npt.NDArray[np.bool_]:
-    """(c, c) which of the (c, d) candidates show the same, each itself among them: one matrix product for all."""
+    """(c, c) which of the (c, d) candidates show the same: one matrix product for all."""
     lengths = np.sqrt(np.einsum("cd,cd->c", vectors, vectors))
     units = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
     near: npt.NDArray[np.bool_] = units @ units.T >= cosine
-    np.fill_diagonal(near, True)
     return near
 
 
