@@ -452,6 +452,7 @@ def _stat(panel: Panel) -> stat.Panel:
         .color_mode(looks.BigValueColorMode.NONE)
         .graph_mode(looks.BigValueGraphMode.AREA)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .decimals({"s": 2, "ops": 1}.get(panel.unit, 0))
         .no_value("none yet")
     )
     for query, ref in _refs(panel):

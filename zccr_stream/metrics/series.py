@@ -66,7 +66,7 @@ def expect(topics: Iterable[str] = (), modalities: Iterable[str] = ()) -> None:
         for name in DEAD_LETTER_STAGES:
             _dead_letters.labels(topic, name)
     for modality in modalities:
-        for family in (_index_vectors, _profile_areas, _lists, _short_lists):
+        for family in (_profile_areas, _lists, _short_lists):
             family.labels(modality)
 
 
