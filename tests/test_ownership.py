@@ -239,6 +239,19 @@ def test_registers_come_to_the_same_in_any_order_batching_and_repetition(
     } == {asset_id: row[:5] for asset_id, row in expected.items()}
 
 
+def test_of_a_batch_only_the_greatest_writes_count_whatever_their_place() -> None:
+    uploads = [uploaded("a", "u", 1, "e1"), uploaded("a", "u", 2, "é"), uploaded("a", "v", 2, "z")]
+    events: list[InputEvent] = [*uploads, gone("u", 1), gone("u", 3), gone("u", 2)]
+    for order in itertools.permutations(events):
+        batch = reduce(writes_of(order))
+        write, vector = batch.writes["a"]
+        assert write.event_id == "é"  # after z by code point
+        assert vector == [event.event_id for event in order if isinstance(event, AssetUploaded)].index("é")
+        assert batch.user_deletions["u"].occurred_at_ns == 3
+    write, vector = reduce(writes_of([*uploads, deleted("a", 2, "")])).writes["a"]
+    assert (write.event_id, vector) == ("", None)
+
+
 class Follower:
     """A reader of both internal topics: keeps the last message of a key, as compaction does."""
 
