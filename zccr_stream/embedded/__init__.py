@@ -20,7 +20,7 @@ from zccr_stream.embedded.process import EmbeddedError
 
 __all__ = ["Embedded", "EmbeddedError", "Kafka", "Postgres", "require"]
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 _LOCK_TIMEOUT_S = 15.0
 _log = logging.getLogger(__name__)
 

@@ -26,6 +26,8 @@ _COMMAND_TIMEOUT_S = 60
 _GRACE_S = 10.0
 _PROBE_TIMEOUT_S = 2.0
 _FIND_COORDINATOR = 10  # api key
+_PROPERTIES_FILE = "server.properties"
+_DATA = "data"
 
 _JAVA_OPTIONS = [
     "-Xmx512m",
@@ -35,6 +37,8 @@ _JAVA_OPTIONS = [
     "-XX:-BytecodeVerificationRemote",  # a quarter of the start's work, for jars that were checked when fetched
     "-XX:-UsePerfData",  # else a killed process leaves a file in /tmp
     "-XX:+ExitOnOutOfMemoryError",
+    "-XX:ErrorFile=java-error.log",
+    "-Djava.io.tmpdir=.",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
@@ -106,7 +110,7 @@ class Kafka:
         self._class_path = os.pathsep.join(map(str, jars.class_path(cache, report)))
         self._cache = cache
         self._folder = folder
-        self._data = folder / "data"
+        self._data = folder / _DATA
         self._unfinished = folder / "data.unfinished"
         self._durable = durable
         self._timeout_s = timeout_s
@@ -143,12 +147,11 @@ class Kafka:
         """Start on the same port and data as before, or for the first time; returns once groups can be joined."""
         self._child.require_stopped()
         try:
-            properties = self._prepare()
+            self._prepare()
         except OSError as error:
             raise EmbeddedError(f"{_NAME}'s data folder {self._folder} cannot be used: {error}") from error
-        self._child.start(
-            [*self._java_command(), "kafka.Kafka", str(properties)], self._answers, timeout_s=self._timeout_s
-        )
+        command = [*self._java_command(), "kafka.Kafka", _PROPERTIES_FILE]
+        self._child.start(command, self._answers, timeout_s=self._timeout_s, environment=_environment())
 
     def stop(self) -> None:
         """Stop in order; does nothing when it does not run."""
@@ -158,7 +161,7 @@ class Kafka:
         """SIGKILL it; `start()` recovers."""
         self._child.kill()
 
-    def _prepare(self) -> Path:
+    def _prepare(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._port = choose_port(self._folder, self._port)
         if not (self._data / "meta.properties").exists():
@@ -166,11 +169,10 @@ class Kafka:
             shutil.copytree(self._formatted(), self._unfinished)
             self._unfinished.rename(self._data)
         settings = _PROPERTIES | (_DURABLE if self._durable else {})
-        return _write_properties(self._folder, settings, data=self._data, ports=(self._port, free_port()))
+        _write_properties(self._folder, settings, ports=(self._port, free_port()))
 
     def _java_command(self) -> list[str]:
-        own = [f"-Djava.io.tmpdir={self._folder}", f"-XX:ErrorFile={self._folder}/java-error.log"]
-        return [str(self._java), *_JAVA_OPTIONS, *own, "-cp", self._class_path]
+        return [str(self._java), *_JAVA_OPTIONS, "-cp", self._class_path]
 
     def _formatted(self) -> Path:
         """A formatted data folder to copy, made once per version: formatting takes as long as half a start."""
@@ -179,15 +181,23 @@ class Kafka:
             with jars.locked(self._cache), tempfile.TemporaryDirectory(dir=self._cache, prefix=jars.UNFINISHED) as made:
                 self._format(Path(made))
                 if not template.exists():
-                    (Path(made) / "data").rename(template)
+                    (Path(made) / _DATA).rename(template)
         return template
 
     def _format(self, folder: Path) -> None:
-        properties = _write_properties(folder, _PROPERTIES, data=folder / "data", ports=(1, 2))
+        _write_properties(folder, _PROPERTIES, ports=(1, 2))
         cluster = urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode().rstrip("=")  # must not begin with a dash
-        command = [*self._java_command(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+        tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", _PROPERTIES_FILE]
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, cwd="/")
+            subprocess.run(
+                [*self._java_command(), *tool],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=_COMMAND_TIMEOUT_S,
+                cwd=folder,
+                env=_environment(),
+            )
         except subprocess.CalledProcessError as error:
             raise EmbeddedError(f"{_NAME}'s data folder could not be made: {error.stderr.strip()}") from error
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -211,16 +221,20 @@ class Kafka:
         return int(error) == 0
 
 
-def _write_properties(folder: Path, common: dict[str, str], *, data: Path, ports: tuple[int, int]) -> Path:
+def _environment() -> dict[str, str]:
+    """The caller's, in which Java reads paths as UTF-8."""
+    return dict(os.environ) | {"LC_ALL": "C.UTF-8"}
+
+
+def _write_properties(folder: Path, common: dict[str, str], *, ports: tuple[int, int]) -> None:
     broker, controller = ports
     properties = common | {
-        "log.dirs": str(data),
+        "log.dirs": _DATA,  # relative, since Kafka reads neither commas nor all letters in a path
         "listeners": f"PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
     }
-    path = folder / "server.properties"
-    path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-    return path
+    lines = [f"{name}={value}\n" for name, value in properties.items()]
+    (folder / _PROPERTIES_FILE).write_text("".join(lines))
 
 
 def java() -> Path:

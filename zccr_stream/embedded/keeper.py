@@ -28,10 +28,11 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, _frame: wanted.append(number))
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    server = subprocess.Popen(  # the owner's thread count does not matter: this process has one thread
+    server = subprocess.Popen(
         args.command,
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
+        # Bound to the thread that starts the server, which is why it is not the owner, with its many, that does.
         preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, args.death_signal),
     )
     print(server.pid, flush=True)

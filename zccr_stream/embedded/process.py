@@ -59,7 +59,6 @@ class Child:
         ]
         if remove is not None:
             self._options.append(f"--remove={remove}")
-        self._grace_s = grace_s
         self._keeper: subprocess.Popen[str] | None = None
         self._pid = 0
 
@@ -88,7 +87,7 @@ class Child:
         timeout_s: float,
         environment: dict[str, str] | None = None,
     ) -> None:
-        """Run the command and wait until `answers()` is true; on failure nothing is left running."""
+        """Run the command in its log's folder and wait until `answers()`; on failure nothing is left running."""
         self.require_stopped()
         deadline = time.monotonic() + timeout_s
         if self._log.exists() and self._log.stat().st_size > _LOG_MAX_BYTES:
@@ -100,7 +99,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                cwd="/",
+                cwd=self._log.parent,
                 env=environment,
                 start_new_session=True,  # Ctrl-C in a terminal reaches the owner alone, which then stops them
             )
