@@ -91,17 +91,22 @@ class Postgres:
         settings = _SETTINGS | ({} if self._durable else _FAST) | {"port": str(self._port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [*self._as_user, str(self._bin / "postgres"), "-D", str(self._data), *options]
-        self._child.start(command, self._answers, timeout_s=self._timeout_s, environment=self._environment())
-        self._create_database()
+        try:
+            self._child.start(command, self._answers, timeout_s=self._timeout_s, environment=self._environment())
+            self._create_database()
+        except BaseException:
+            self.kill()
+            raise
 
     def stop(self) -> None:
         """Stop in order; does nothing when it does not run."""
         self._child.stop()
+        self._remove_shared_memory()
 
     def kill(self) -> None:
         """SIGKILL all its processes; `start()` recovers."""
         self._child.kill()
-        _remove_shared_memory(self._data / "postmaster.pid")
+        self._remove_shared_memory()
 
     def _password(self) -> str:
         try:
@@ -136,6 +141,12 @@ class Postgres:
             "--set=scram_iterations=1",  # iterations protect weak passwords; this one has 128 random bits
         )  # fmt: skip
         unfinished.rename(self._data)
+
+    def _remove_shared_memory(self) -> None:
+        """Remove the small segment that a killed server leaves in the system; the seventh line of its note names it."""
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            segment = int((self._data / "postmaster.pid").read_text().splitlines()[6].split()[1])
+            ctypes.CDLL(None).shmctl(segment, _IPC_RMID, None)
 
     def _answers(self) -> bool:
         if not in_use(self._port):
@@ -204,10 +215,3 @@ def _as_nobody(needed: list[Path]) -> list[str]:
         *limits,
         death,
     ]
-
-
-def _remove_shared_memory(note: Path) -> None:
-    """Remove the small segment that a killed server leaves in the system; the seventh line of its note names it."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        segment = int(note.read_text().splitlines()[6].split()[1])
-        ctypes.CDLL(None).shmctl(segment, _IPC_RMID, None)
