@@ -389,7 +389,9 @@ def test_any_order_and_number_of_deliveries_gives_the_same_content() -> None:
     model.apply(log)
     for _ in range(20):
         twice = [log[row] for row in rng.permutation(np.repeat(np.arange(len(log)), 2))]
-        assert_same_content(filled(twice, segment_rows=4, batch=int(rng.integers(1, 40))), model)
+        index = filled(twice, segment_rows=4, batch=int(rng.integers(1, 40)))
+        assert_same_content(index, model)
+        assert len(index._state.live) + len(index._state.removed) == len(model.held)
 
 
 def test_memory_follows_what_lives() -> None:

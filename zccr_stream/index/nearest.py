@@ -134,14 +134,9 @@ class _Search:
         """Every valid asset of a part that reaches the floor of the seeds in `due`, or enough of them."""
         segment, count = part.segment, part.count
         scores = self.seeds[due] @ segment.vectors[:count].T  # (due, count)
-        if part.dead_count:
-            scores[:, np.flatnonzero(part.dead[:count])] = -np.inf
-        owners = self.owners.of(part)
-        owned = np.flatnonzero(owners)
-        scores[:, owned] = np.where(
-            owners[owned] == self.owners.ranks[due][:, None], np.float32(-np.inf), scores[:, owned]
-        )
         rows, offsets = np.nonzero(scores >= self.floor[due][:, None])
+        right = (segment.users[offsets] != self.users[due][rows]) & ~part.dead[offsets]
+        rows, offsets = rows[right], offsets[right]
         found = Found(due[rows], offsets + (segment.number << SLOT_BITS), scores[rows, offsets])
         bounds = np.searchsorted(rows, np.arange(len(due) + 1))
         for row in np.flatnonzero(np.diff(bounds) > self.k).tolist():
@@ -208,24 +203,21 @@ class _Search:
 
 
 class _Owners:
-    """Which of a part's assets belong to the users of a batch of seeds; `ranks` (s,) numbers these users from 1."""
+    """How many of a part's assets belong to the users of a batch of seeds."""
 
     def __init__(self, users: Codes) -> None:
         distinct, ranks = np.unique(users, return_inverse=True)
+        self._ranks = np.where(users >= 0, ranks + 1, 0)  # (s,) these users numbered from 1, unknown ones 0
         self._rank_of = np.zeros(int(users.max(initial=0)) + 2, np.int16)  # a code beyond falls on the last: nobody
         known = distinct >= 0
         self._rank_of[distinct[known]] = np.flatnonzero(known) + 1
-        self.ranks = np.where(users >= 0, ranks + 1, 0).astype(np.int16)
-
-    def of(self, part: Part) -> npt.NDArray[np.int16]:
-        """(count,) the number of each asset's owner, 0 where it is none of them."""
-        return self._rank_of.take(part.segment.users[: part.count], mode="clip")
 
     def counts(self, part: Part) -> npt.NDArray[np.int64]:
-        """(s,) how many assets of a part belong to each seed's user."""
-        counts = np.bincount(self.of(part), minlength=int(self.ranks.max(initial=0)) + 1)
+        """(s,) how many assets of a part, dead ones included, belong to each seed's user."""
+        ranks = self._rank_of.take(part.segment.users[: part.count], mode="clip")
+        counts = np.bincount(ranks, minlength=int(self._ranks.max(initial=0)) + 1)
         counts[0] = 0
-        return counts[self.ranks]
+        return counts[self._ranks]
 
 
 def _margin(dimension: int) -> np.float32:
