@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests.content_server import Request, Server
 from zccr_stream.content import ContentLoader, DecodeLimits, FetchLimits
-from zccr_stream.content.fetched import Fetched
+from zccr_stream.content.fetched import Fetched, declared_charset
 from zccr_stream.content.loader import SCHEMES
 from zccr_stream.content.stores import StoreReader
 from zccr_stream.content.texts import clean_text, decode_text
@@ -227,6 +227,7 @@ def test_an_unknown_scheme_in_the_settings_is_refused_at_the_start(make_loader: 
 )
 @example("text/plain;charset=\x00,x", TEXT, "data:")
 @example("text/plain;charset*=x'y'z,x", TEXT, "data:")
+@example("text/plain;charset*=a\0b'en'x,x", TEXT, "data:")
 @example(";base64,\ud800", TEXT, "data:")
 def test_no_uri_brings_anything_but_an_outcome(rest: str, modality: str, start: str) -> None:
     outcome = _LOADER_OF_URIS.load([_upload(modality, start + rest)])[0]
@@ -518,17 +519,33 @@ def test_texts_are_decoded_and_cleaned(data: bytes, charset: str | None, text: s
         (b"gr\xfc\xdfe", None, r"not valid utf-8 at byte 2 .*; expected UTF-8"),
         (_png(), None, "not valid utf-8"),
         (b"x" * 1_001, None, "1,001 characters; at most 1,000"),
-        (b"x", "klingon", "charset 'klingon' is not known; expected utf-8"),
-        (b"x", "punycode", "charset 'punycode' is not allowed; expected utf-8"),
-        (b"x", "unicode_escape", "not allowed"),
-        (b"x", "base64", "not allowed"),
-        (b"x", "a\0b", "not known"),
+        (b"x", "klingon", "charset 'klingon' is not read; expected utf-8"),
+        (b"x", "punycode", "charset 'punycode' is not read; expected utf-8"),
+        (b"x", "unicode_escape", "is not read"),
+        (b"x", "base64", "is not read"),
+        (b"x", "a\0b", "is not read"),
     ],
 )
 def test_texts_that_cannot_be_read_are_bad_input(data: bytes, charset: str | None, message: str) -> None:
     with pytest.raises(BadInputError, match=message) as caught:
         decode_text(Fetched(data, charset), 1_000)
     assert caught.value.stage == "decode"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "charset"),
+    [
+        ("text/plain", None),
+        ("text/plain; charset=UTF-8", "utf-8"),
+        ('text/plain;format=flowed;charset="ISO-8859-1"', "iso-8859-1"),
+        ("text/plain; charset = 'utf-8'", "utf-8"),
+        ("text/plain; charset=", None),
+        ("text/plain; charset*=utf-8''x", None),
+        ("", None),
+    ],
+)
+def test_the_charset_is_found_in_a_content_type(content_type: str, charset: str | None) -> None:
+    assert declared_charset(content_type) == charset
 
 
 @given(st.text(alphabet=st.characters(), max_size=50))

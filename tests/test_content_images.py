@@ -5,6 +5,7 @@ import random
 import struct
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -333,8 +334,52 @@ def test_a_bomb_in_metadata_does_no_harm(kind: bytes) -> None:
 def test_a_jpeg_that_repeats_its_scans_is_refused() -> None:
     data = _encoded(Image.new("RGB", (500, 500), "white"), "JPEG", progressive=True)
     last_scan = data[data.rindex(b"\xff\xda") : -2]
-    with pytest.raises(BadInputError, match="scans; at most 64"):
+    with pytest.raises(BadInputError, match=r"250,000 pixels in 5,010 scans, too many"):
         _decode(data[:-2] + last_scan * 5_000 + b"\xff\xd9")
+
+
+def _gif_of_comments(size: int) -> bytes:
+    data = _encoded(_scene(), "GIF")
+    palette = 13 + 3 * (2 << (data[10] & 7))
+    return data[:palette] + b"\x21\xfe\x01x\0" * (size // 5) + data[palette:]
+
+
+def _tiff_of_strips(count: int) -> bytes:
+    tags = [
+        *((256, 3, 1, 900), (257, 3, 1, 900), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)),
+        *((278, 3, 1, 1), (273, 4, count, 1_000), (279, 4, count, 1_000 + 4 * count)),
+    ]
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + directory + bytes(4)
+    return head.ljust(1_000, b"\0") + struct.pack("<I", 500) * count + struct.pack("<I", 900) * count
+
+
+_IN_PIECES = {
+    "GIF comments": _gif_of_comments(2_000_000),
+    "JPEG segments": _encoded(_scene(), "JPEG").replace(b"\xff\xd8", b"\xff\xd8" + b"\xff\xfe\0\2" * 500_000, 1),
+    "JPEG padding": _encoded(_scene(), "JPEG").replace(b"\xff\xd8", b"\xff\xd8" + b"\xff" * 2_000_000, 1),
+    "PNG chunks": _png(4, 4, *[(b"abCd", b"")] * 200_000),
+    "TIFF strips": _tiff_of_strips(200_000),
+}
+
+
+@pytest.mark.parametrize("name", _IN_PIECES)
+def test_a_file_in_too_many_pieces_is_refused(name: str) -> None:
+    """Pillow goes over them one by one: without a bound, 20 MB of them keep a processor busy for 10 to 20 s."""
+    with pytest.raises(BadInputError, match=r"more than 100,000 parts|200,000 pieces; at most 100,000"):
+        _decode(_IN_PIECES[name])
+
+
+def test_tags_that_overlap_do_not_multiply_what_is_read() -> None:
+    """A thousand tags that each name the whole file would make 1 GB of 1 MB."""
+    tags = b"".join(struct.pack("<HHII", 300 + tag, 1, 1_000_000, 0) for tag in range(1_000))
+    data = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 1_000) + tags + bytes(1_000_000)
+    tracemalloc.start()
+    with pytest.raises(BadInputError):
+        _decode(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000
 
 
 def test_progressive_jpegs_are_read() -> None:

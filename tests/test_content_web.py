@@ -82,6 +82,13 @@ def test_a_body_of_exactly_the_bound_is_allowed_and_one_byte_more_is_not(server:
         fetcher.fetch(server.url("/declared"), _BYTES_MAX, 5)
 
 
+@pytest.mark.parametrize("length", ["-1", "9" * 5_000, "two", "1, 2"])
+def test_a_length_that_is_none_is_no_fault_of_ours(server: Server, fetcher: WebFetcher, length: str) -> None:
+    server.answers["/x"] = lambda r: r.head(200, content_length=length)
+    with pytest.raises((BadInputError, TryLaterError)):
+        fetcher.fetch(server.url("/x"), _BYTES_MAX, 5)
+
+
 def test_an_endless_body_is_cut_at_the_bound(server: Server, fetcher: WebFetcher) -> None:
     def endless(request: Request) -> None:
         request.head(200, connection="close")

@@ -17,7 +17,7 @@ from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from zccr_stream.content.limits import DecodeLimits
 from zccr_stream.events import BadInputError, TryLaterError
@@ -72,6 +72,11 @@ _UPRIGHT = {
 # A progressive JPEG may repeat a tiny scan a million times, and each costs a pass over all pixels (0.1 s for
 # 64 million). Encoders write 10 to 18, a preview and a second picture in the same file as many again.
 _JPEG_SCANS_MAX = 64
+_JPEG_PASSES_MAX = 1_000_000_000  # scans x pixels
+
+# A file may also consist of millions of tiny segments or strips, and Pillow handles each in Python: 20 MB of them
+# took 17 s, or 800 MB. Large photos are read in some 10,000 parts.
+_PARTS_MAX = 100_000
 
 
 class ImageDecoder:
@@ -98,10 +103,11 @@ class ImageDecoder:
             TryLaterError: no memory for it now, or the others being decoded left no room for it in time.
         """
         try:
-            with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            with self._pixels.held(self._room_to_open(data), end_s):
+                image = Image.open(_Parts(data), formats=_FORMATS)
                 self._check_size(image)
-                with self._pixels.held(image.width * image.height, end_s):
-                    return self._load(image, data)
+            with image, self._pixels.held(image.width * image.height, end_s):
+                return self._load(image, data)
         except UnidentifiedImageError as error:
             raise BadInputError("decode", f"the content is {_looks_like(data)}; {_EXPECTED}") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -111,8 +117,14 @@ class ImageDecoder:
         except MemoryError as error:
             raise TryLaterError("decode", "no memory to decode the image") from error
 
-    def _check_size(self, image: Image.Image) -> None:
+    def _room_to_open(self, data: bytes) -> int:
+        """Pixels' worth of memory that the structure of a file may take: 32 bytes for each of its bytes."""
+        return min(2 * len(data), self._limits.pixels_in_flight_max)
+
+    def _check_size(self, image: ImageFile.ImageFile) -> None:
         width, height = image.size
+        if len(image.tile) > _PARTS_MAX:
+            raise BadInputError("decode", f"the image is cut into {len(image.tile):,} pieces; at most {_PARTS_MAX:,}")
         if width < 1 or height < 1:
             raise BadInputError("decode", f"the image is of {width} x {height} pixels; expected at least 1 x 1")
         if width * height > self._limits.pixels_max:
@@ -124,9 +136,9 @@ class ImageDecoder:
 
     def _load(self, image: Image.Image, data: bytes) -> Image.Image:
         if image.format in ("JPEG", "MPO"):
-            scans = data.count(b"\xff\xda")
-            if scans > _JPEG_SCANS_MAX:
-                raise BadInputError("decode", f"the JPEG has {scans:,} scans; at most {_JPEG_SCANS_MAX} are allowed")
+            scans, pixels = data.count(b"\xff\xda"), image.width * image.height
+            if scans > _JPEG_SCANS_MAX or scans * pixels > _JPEG_PASSES_MAX:
+                raise BadInputError("decode", f"the JPEG goes over its {pixels:,} pixels in {scans:,} scans, too many")
             side = self._limits.side_min_px
             image.draft("RGB", (side, side))  # the size is a lower bound: nothing that is needed gets lost
         image.load()
@@ -134,6 +146,20 @@ class ImageDecoder:
         shrunk = _shrink(_to_8_bit(image), self._limits.pixels_kept_max)
         flat = _to_rgb(shrunk)
         return flat if turn is None else flat.transpose(turn)
+
+
+class _Parts(BytesIO):
+    """Bytes that may be read in a bounded number of parts."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = _PARTS_MAX
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise OSError(f"it is made of more than {_PARTS_MAX:,} parts")
+        return super().read(size)
 
 
 def _looks_like(data: bytes) -> str:

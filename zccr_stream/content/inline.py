@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from email.message import Message
 from urllib.parse import unquote_to_bytes
 
-from zccr_stream.content.fetched import Fetched
+from zccr_stream.content.fetched import Fetched, declared_charset
 from zccr_stream.events import BadInputError
 
 _HEADER_CHARS_MAX = 200
@@ -37,7 +36,7 @@ def read_data_uri(uri: str, kind: str, bytes_max: int) -> Fetched:
         data = _from_base64(data)
     if len(data) > bytes_max:
         raise BadInputError("fetch", f"the data: URI holds {len(data):,} bytes; at most {bytes_max:,} are allowed")
-    return Fetched(data, _charset(parameters))
+    return Fetched(data, declared_charset(header))
 
 
 def _from_base64(data: bytes) -> bytes:
@@ -46,9 +45,3 @@ def _from_base64(data: bytes) -> bytes:
         return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadInputError("fetch", f"the data: URI is not valid base64: {error}") from error
-
-
-def _charset(parameters: list[str]) -> str | None:
-    message = Message()
-    message["content-type"] = "; ".join(["text/plain", *parameters])
-    return message.get_content_charset()

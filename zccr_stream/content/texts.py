@@ -5,34 +5,24 @@ Knows no tokeniser: texts longer than an encoder reads are for the encoder to cu
 
 from __future__ import annotations
 
-import codecs
 import re
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 
 from zccr_stream.content.fetched import Fetched
 from zccr_stream.events import BadInputError
 
-# Python's codecs include some that are no charsets of documents and take quadratic time (punycode, idna) or
-# evaluate escapes, so a sender may declare only these.
-_CHARSETS = frozenset(
-    codecs.lookup(name).name
-    for name in (
-        *("utf-8", "utf-8-sig", "us-ascii", "utf-16", "utf-16-le", "utf-16-be"),
-        *(f"iso8859-{part}" for part in (*range(1, 12), 13, 14, 15, 16)),
+# Python knows more codecs, some of which are no charsets of documents and take quadratic time (punycode, idna) or
+# evaluate escapes; and it remembers every name it was ever asked for.
+_CODECS = frozenset(
+    (
+        *("ascii", "big5", "euc_jp", "euc_kr", "gb18030", "gb2312", "gbk", "iso2022_jp", "koi8_r", "koi8_u", "latin_1"),
+        *("shift_jis", "utf_16", "utf_16_be", "utf_16_le", "utf_8", "utf_8_sig"),
+        *(f"iso8859_{part}" for part in (*range(2, 12), 13, 14, 15, 16)),
         *(f"cp{page}" for page in (874, 932, 949, 950, *range(1250, 1259))),
-        *(
-            "koi8-r",
-            "koi8-u",
-            "shift_jis",
-            "euc-jp",
-            "iso2022-jp",
-            "euc-kr",
-            "gb2312",
-            "gbk",
-            "gb18030",
-            "big5",
-        ),
     )
 )
+_CHARSETS = {name: name for name in _CODECS} | {name: codec for name, codec in aliases.items() if codec in _CODECS}
 # Left out rather than refused: they carry no meaning, databases and tokenisers choke on some of them, and a
 # caption with a stray NUL is still a caption. Lone surrogates come from JSON's \\ud800 and cannot be encoded.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
@@ -73,9 +63,6 @@ def _charset(declared: str | None) -> str:
     if declared is None:
         return "utf-8"
     try:
-        name = codecs.lookup(declared).name
-    except (LookupError, ValueError) as error:
-        raise BadInputError("decode", f"the text's charset {declared[:40]!r} is not known; expected utf-8") from error
-    if name not in _CHARSETS:
-        raise BadInputError("decode", f"the text's charset {declared[:40]!r} is not allowed; expected utf-8")
-    return name
+        return _CHARSETS[normalize_encoding(declared.lower())].replace("_", "-")
+    except KeyError as error:
+        raise BadInputError("decode", f"the text's charset {declared[:40]!r} is not read; expected utf-8") from error

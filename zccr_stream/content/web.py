@@ -17,7 +17,7 @@ import httpcore
 import httpx
 
 from zccr_stream.content.addresses import parse_networks
-from zccr_stream.content.fetched import Fetched
+from zccr_stream.content.fetched import Fetched, declared_charset
 from zccr_stream.content.network import CheckedNetwork, Deadline
 from zccr_stream.events import BadInputError, TryLaterError
 
@@ -101,7 +101,7 @@ class WebFetcher:
                 return _redirected(url, response.headers["location"], self._schemes)
             _check_status(url, response.status_code)
             data = _read(response, shown(url), bytes_max)
-            return Fetched(data, response.charset_encoding)
+            return Fetched(data, declared_charset(response.headers.get("content-type", "")))
 
     def _ask(self, url: httpx.URL, timeout_s: float) -> httpx.Response:
         """Send the request; the response's body is still to be read."""
