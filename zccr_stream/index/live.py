@@ -70,7 +70,8 @@ class LiveIndex:
         _check_length(seeds, lambda row: f"seed {row} of user {user_ids[row]!r}")
         state = self._state
         view = state.arena.views.get(modality, ())
-        scores, slots = nearest(view, seeds, state.users.get(user_ids, ABSENT).astype(np.int32), k)
+        users = state.users.get(user_ids, ABSENT)  # after the view: whoever owns an asset in it has a code by now
+        scores, slots = nearest(view, seeds, users.astype(np.int32), k)
         distinct, rows = np.unique(slots, return_inverse=True)
         blank = int(len(distinct) > 0 and distinct[0] == ABSENT)
         segments = {part.segment.number: part.segment for part in view}
@@ -92,7 +93,7 @@ class LiveIndex:
         return held, rows.vectors
 
     def sizes(self) -> dict[str, int]:
-        """Live assets by modality, each modality that was ever seen."""
+        """Live assets by modality, of each modality that had one since the start or the snapshot."""
         views = self._state.arena.views
         return {modality: sum(part.count - part.dead_count for part in view) for modality, view in views.items()}
 
