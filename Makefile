@@ -1,6 +1,7 @@
 # Everything runs in a virtual environment of its own, .venv; set PYTHON or VENV to use others.
 PYTHON ?= python3
 VENV ?= .venv
+export VIRTUAL_ENV := $(abspath $(VENV))
 EXTRAS ?= cpu,demo,dev
 RUN := $(VENV)/bin/python
 
@@ -15,7 +16,8 @@ install: $(VENV)/.installed  ## The virtual environment with all that demo, test
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): torch alone is some gigabytes, so this takes a few minutes the first time"
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(RUN) -m uv pip install --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: install  ## A dozen users' photos and sentences, streamed; what was recommended, as a table and a page
