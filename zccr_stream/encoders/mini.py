@@ -41,7 +41,7 @@ def load(device: str, precision: str, batch_max: int, threads_max: int) -> Tower
         raise EncoderError(f"encoder {MINI!r} runs in fp32 only: set the precision to auto")
     place = choose_device(device)
     sentences, tokenize = _load_minilm()
-    pictures = Conse(_fused(_load_lite0().eval())).to(place, memory_format=torch.channels_last)
+    pictures = Conse(_fused(_load_lite0().eval())).to(memory_format=torch.channels_last).to(place)
     towers = Towers(MINI, MINI_DIMENSION, _pixels, tokenize, images=pictures, texts=sentences.to(place))
     encoder = TowersEncoder(towers, place, "fp32", batch_max, threads_max)
     names = torch.from_numpy(encoder.encode(TEXT, [PROMPT.format(name) for name in _class_names()]))
@@ -206,7 +206,9 @@ def _fused(layers: nn.Sequential) -> nn.Sequential:
     fused: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
-            fused[-1] = nn.utils.fuse_conv_bn_eval(fused[-1], layer)
+            convolution = fused.pop()
+            assert isinstance(convolution, nn.Conv2d)
+            fused.append(nn.utils.fuse_conv_bn_eval(convolution, layer))
         else:
             fused.append(_fused(layer) if isinstance(layer, nn.Sequential) else layer)
     return type(layers)(*fused)
