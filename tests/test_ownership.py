@@ -845,6 +845,20 @@ def test_a_server_that_goes_and_comes_back_is_waited_for(connect: Connect) -> No
             ownership.check()
 
 
+def test_a_connection_that_the_server_ended_while_idle_is_replaced(
+    ownership: PostgresOwnership, engine: sa.Engine
+) -> None:
+    ownership.backlog()
+    ended = run(
+        engine,
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+        "WHERE application_name = 'zccr-stream' AND datname = current_database()",
+    )
+
+    assert ended
+    assert ownership.backlog().assets == 0
+
+
 def test_figures_count_what_lives_and_what_waits(ownership: PostgresOwnership) -> None:
     ownership.write(
         writes_of(
