@@ -16,7 +16,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir zccr_stream consumers migrations \
-    && touch zccr_stream/__init__.py consumers/__init__.py migrations/__init__.py \
+    && echo '__version__ = "0"' > zccr_stream/__init__.py && touch consumers/__init__.py migrations/__init__.py \
     && pip install --only-binary :all: --constraint constraints.txt ".[${EXTRAS}]"
 
 COPY zccr_stream zccr_stream

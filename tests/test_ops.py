@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -531,6 +532,16 @@ def test_the_image_runs_without_root_and_without_compilers() -> None:
     assert not re.search(r"apt-get|pip install|gcc|build-essential", final)
     assert re.search(r"^HEALTHCHECK ", final, re.MULTILINE)
     assert "--constraint constraints.txt" in STAGES[0]
+
+
+def test_the_layer_of_dependencies_stands_in_for_all_that_the_build_reads() -> None:
+    """The packages are empty in that layer, but the build reads the version from one and wants all of them there."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]
+    layer = STAGES[0].partition("pip install")[0]
+
+    assert f"echo '__version__ = \"0\"' > {build['version']['path']}" in layer
+    for package in build["build"]["targets"]["wheel"]["packages"]:
+        assert f"{package}/__init__.py" in layer
 
 
 def test_what_the_image_is_built_from_exists_and_reaches_the_builder() -> None:
