@@ -2,15 +2,9 @@
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,56 +15,14 @@ from confluent_kafka import Message as KafkaMessage
 
 from tests.waiting import wait_until
 from zccr_stream import assemble
+from zccr_stream.cli.processes import ConsumerProcess
 from zccr_stream.events import ASSET_EMBEDDED, RECOMMENDATIONS, InputEvent, Message, dump_input, parse_recommendations
 from zccr_stream.settings import Settings
 from zccr_stream.stream.records import record_of
 
-ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 120
 SETTLE_TIMEOUT_S = 120
 SOURCE = "tests"
-
-
-@dataclass
-class ConsumerProcess:
-    """`python -m consumers.…` as it runs in production, or under `tests.crashing`."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-
-    def readiness(self) -> int:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            return 0
-
-    def wait_ready(self) -> "ConsumerProcess":
-        def ready() -> bool:
-            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}"
-            return self.readiness() == 200
-
-        wait_until(ready, START_TIMEOUT_S, f"{self.log.name} is ready", poll_s=0.1)
-        return self
-
-    def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
-            return str(answer.read().decode())
-
-    def wait(self) -> int:
-        return self.process.wait(SETTLE_TIMEOUT_S)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.wait()
-
-    def stop(self) -> int:
-        """The exit code of a graceful stop."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
 
 
 class Installation:
@@ -108,21 +60,18 @@ class Installation:
 
     def start(self, module: str, *arguments: str, **environment: str) -> ConsumerProcess:
         """Start a consumer; it may still be loading when this returns."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        log = self.folder / f"{module}-{len(self.processes)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                cwd=ROOT,
-                env={**os.environ, **self.environment, "ZCCR_METRICS_PORT": str(port), **environment},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        started = ConsumerProcess(process, port, log)
+        started = ConsumerProcess.start(
+            module,
+            *arguments,
+            environment=self.environment | environment,
+            log=self.folder / f"{module}-{len(self.processes)}.log",
+        )
         self.processes.append(started)
         return started
+
+    def wait_ready(self, *processes: ConsumerProcess) -> None:
+        for started in processes:
+            wait_until(started.is_ready, START_TIMEOUT_S, f"{started.log.name} is ready", poll_s=0.1)
 
     def close(self) -> None:
         for started in self.processes:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from zccr_stream.pipeline import Encoder
 
 pytestmark = pytest.mark.timeout(600)
 
+KILL_TIMEOUT_S = 120
 HOUR_NS = 3_600_000_000_000
 START_NS = 1_780_000_000_000_000_000
 SENTENCES = {
@@ -117,8 +119,6 @@ def bad_events() -> dict[str, Message]:
         return Message(ASSET_UPLOADED, b"somebody", value)
 
     def upload(**data: Any) -> Message:
-        import json
-
         return message(json.dumps({"asset_id": "bad", "user_id": "somebody", **data}).encode())
 
     not_an_image = "data:image/png;base64," + base64.b64encode(b"not an image at all").decode()
@@ -139,8 +139,7 @@ def bad_events() -> dict[str, Message]:
 def test_an_upload_becomes_its_owners_recommendations(installed: Installation) -> None:
     """One event in, one recommendation out; what the contract says of it holds."""
     ingest, recommend = installed.start("consumers.ingest"), installed.start("consumers.recommend")
-    ingest.wait_ready()
-    recommend.wait_ready()
+    installed.wait_ready(ingest, recommend)
     script = Script()
     script.text("ann", "ann/1", "a dog runs on the beach")
     script.text("ben", "ben/1", "a puppy on the sand")
@@ -160,8 +159,7 @@ def test_an_upload_becomes_its_owners_recommendations(installed: Installation) -
     assert recommended["areas"][0]["recommended"]["text"][0]["asset_id"] == "ben/1"
     assert recommended["areas"][0]["recommended"]["image"][0]["asset_id"] == "cem/2"
     assert {item["user_id"] for item in recommended["feed"]} == {"ben", "cem"}
-    assert ingest.stop() == 0
-    assert recommend.stop() == 0
+    assert [process.stop(timeout_s=25) for process in (ingest, recommend)] == [0, 0]
 
 
 def test_bad_input_becomes_dead_letters_and_the_events_around_it_go_through(installed: Installation) -> None:
@@ -195,14 +193,13 @@ def test_shuffled_and_delivered_twice_over_several_processes_the_state_is_the_sa
     deliveries = events * 2
     random.Random(7).shuffle(deliveries)
     processes = [installed.start(f"consumers.{name}") for name in ("ingest", "recommend") for _ in range(2)]
-    for process in processes:
-        process.wait_ready()
+    installed.wait_ready(*processes)
     for start in range(0, len(deliveries), 12):
         installed.publish(deliveries[start : start + 12])
     installed.wait_settled()
 
     assert_state(installed, events, encoder)
-    assert [process.stop() for process in processes] == [0, 0, 0, 0]
+    assert [process.stop(timeout_s=25) for process in processes] == [0, 0, 0, 0]
 
 
 INGEST_POINTS = [
@@ -243,7 +240,7 @@ def test_killed_anywhere_the_state_is_that_of_a_run_without_kills(
         installed.publish(change)
         events += change
         killed = installed.start("tests.crashing", "consumers.ingest", point)
-        assert killed.wait() == -9, (point, killed.log.read_text()[-2000:])
+        assert killed.wait(KILL_TIMEOUT_S) == -9, (point, killed.log.read_text()[-2000:])
     snapshots = {"ZCCR_SNAPSHOT_DIR": str(tmp_path / "snapshots"), "ZCCR_SNAPSHOT_INTERVAL_S": "1"}
     (tmp_path / "snapshots").mkdir()
     installed.start("consumers.ingest")
@@ -252,7 +249,7 @@ def test_killed_anywhere_the_state_is_that_of_a_run_without_kills(
         change = _change_of_owner(len(events))
         installed.publish(change)
         events += change
-        assert killed.wait() == -9, (point, killed.log.read_text()[-2000:])
+        assert killed.wait(KILL_TIMEOUT_S) == -9, (point, killed.log.read_text()[-2000:])
     installed.start("consumers.recommend", **snapshots)
     installed.wait_settled()
 

@@ -79,6 +79,10 @@ class ConsumerProcess:
             self.kill()
             return self.process.wait()
 
+    def wait(self, timeout_s: float) -> int:
+        """Wait for its end; the exit code, negative for a signal."""
+        return self.process.wait(timeout_s)
+
     def kill(self) -> None:
         """End it at once."""
         self.process.kill()
