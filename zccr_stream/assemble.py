@@ -293,8 +293,7 @@ def followed_index(settings: Settings, around: Process) -> LiveIndex:
 
     def apply(records: Sequence[Record]) -> None:
         follow(records, index, name, dimension)
-        for modality, size in index.sizes().items():
-            metrics.set_index_size(modality, size)
+        _report_sizes(index)
 
     follower = Follower(kafka_config(settings), topic, apply, settings.follow_batch_max)
     source = f"{identify(kafka_config(settings), topic)}/{name}"
@@ -321,7 +320,14 @@ def _restored(settings: Settings, index: LiveIndex, follower: Follower, snapshot
         logger.warning("the index is rebuilt from the topic: %s", error)
         return {}
     logger.info("restored %s from %s", index.sizes(), snapshot)
+    metrics.set_snapshot(snapshot.stat().st_mtime, snapshot.stat().st_size)
+    _report_sizes(index)
     return positions
+
+
+def _report_sizes(index: LiveIndex) -> None:
+    for modality, size in index.sizes().items():
+        metrics.set_index_size(modality, size)
 
 
 def _keep_snapshots(
