@@ -128,7 +128,7 @@ def bad_events() -> dict[str, Message]:
         "parse: modality": upload(modality="video", uri="https://example.org/v.mp4"),
         "parse: uri": upload(modality="image"),
         "fetch: file": upload(modality="image", uri="file:///etc/passwd"),
-        "fetch: private": upload(modality="image", uri="http://127.0.0.1:9/dog.jpg"),
+        "fetch: loopback": upload(modality="image", uri="http://127.0.0.1:9/dog.jpg"),
         "fetch: ftp": upload(modality="image", uri="ftp://example.org/dog.jpg"),
         "decode: image": upload(modality="image", uri=not_an_image),
         "decode: truncated": upload(modality="image", uri=truncated),
