@@ -177,14 +177,15 @@ def _ramp(dtype: Any, high: float) -> npt.NDArray[Any]:
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_grey_is_scaled_by_its_depth(kind: str) -> None:
     """Neither clipped to white above 255 nor stretched: a ramp stays a ramp, what is dark stays dark."""
-    ramp = _decode(_encoded(Image.fromarray(_ramp(np.uint16, 65535)), kind))
+    pixels = np.tile(np.arange(256, dtype=np.uint16) * 256 + 99, (16, 1))
+    ramp = _decode(_encoded(Image.fromarray(pixels), kind))
     assert np.abs(_pixels(ramp)[0, :, 0] - np.arange(256)).max() <= 1
     dark = _decode(_encoded(Image.fromarray(np.full((8, 8), 2570, np.uint16)), kind))
     assert _at(dark, 0.5, 0.5) == (10, 10, 10)
 
 
 def test_big_endian_16_bit_grey_is_read() -> None:
-    pixels = _ramp(">u2", 65535)
+    pixels = np.tile(np.arange(256) * 256 + 99, (16, 1)).astype(">u2")
     entries = [
         *((256, 3, 256), (257, 3, 16), (258, 3, 16), (259, 3, 1), (262, 3, 1), (277, 3, 1), (278, 3, 16)),
         *((273, 4, 200), (279, 4, pixels.nbytes)),
@@ -366,7 +367,8 @@ _IN_PIECES = {
 @pytest.mark.parametrize("name", _IN_PIECES)
 def test_a_file_in_too_many_pieces_is_refused(name: str) -> None:
     """Pillow goes over them one by one: without a bound, 20 MB of them keep a processor busy for 10 to 20 s."""
-    with pytest.raises(BadInputError, match=r"more than 100,000 parts|200,000 pieces; at most 100,000"):
+    message = "200,000 pieces; at most 100,000" if name == "TIFF strips" else "more than 100,000 parts"
+    with pytest.raises(BadInputError, match=message):
         _decode(_IN_PIECES[name])
 
 

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,8 +120,28 @@ def test_a_compression_bomb_is_refused_by_what_it_would_become(server: Server, f
     bomb = gzip.compress(bytes(50_000_000))
     assert len(bomb) < _BYTES_MAX
     server.answers["/bomb"] = lambda r: r.answer(200, bomb, content_encoding="gzip")
+    tracemalloc.start()
     with pytest.raises(BadInputError, match="100,000 bytes"):
         fetcher.fetch(server.url("/bomb"), _BYTES_MAX, 30)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("endless", [b"more" * 10_000, zlib.compressobj().flush(zlib.Z_FULL_FLUSH)[2:] * 10_000])
+def test_what_inflates_to_nothing_without_end_is_cut(server: Server, fetcher: WebFetcher, endless: bytes) -> None:
+    """Behind the end of the compressed data, or as empty blocks of it."""
+    start = gzip.compress(b"picture") if endless.startswith(b"more") else zlib.compressobj().flush(zlib.Z_FULL_FLUSH)
+
+    def answer(request: Request) -> None:
+        request.head(200, connection="close", content_encoding="gzip")
+        request.wfile.write(start)
+        while not server.stopping.is_set():
+            request.wfile.write(endless)
+
+    server.answers["/endless"] = answer
+    with pytest.raises(BadInputError, match=r"is not whole|in more than the 100,000 bytes"):
+        fetcher.fetch(server.url("/endless"), _BYTES_MAX, 60)
 
 
 @pytest.mark.parametrize(

@@ -193,13 +193,17 @@ def _decompressed(response: httpx.Response, name: str, bytes_max: int) -> Iterat
     if coding not in ("gzip", "x-gzip", "deflate"):
         raise BadInputError("fetch", f"{name} is sent with content coding {coding[:40]!r}; expected none, or gzip")
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    sent = 0
     try:
         for chunk in response.iter_raw():
-            yield inflater.decompress(chunk, bytes_max + 1)
-            if inflater.unconsumed_tail:
-                raise BadInputError("fetch", f"{name} inflates to more than the {bytes_max:,} bytes that are allowed")
+            yield inflater.decompress(chunk, bytes_max + 1)  # which is too much already: the reader stops there
+            sent += len(chunk)
+            if inflater.unused_data or sent > bytes_max:
+                break
     except zlib.error as error:
         raise BadInputError("fetch", f"{name} is sent as {coding} but is not: {error}") from error
+    if sent > bytes_max:
+        raise BadInputError("fetch", f"{name} is sent in more than the {bytes_max:,} bytes that are allowed")
     if not inflater.eof or inflater.unused_data:
         raise BadInputError("fetch", f"{name} is sent as {coding}, but its compressed data is not whole")
 
