@@ -437,6 +437,7 @@ def test_objects_of_stores(make_loader: MakeLoader, server: Server, store: tuple
             _upload(TEXT, f"{scheme}://bucket"),
             _upload(TEXT, f"{scheme}://bucket/"),
             _upload(TEXT, f"{scheme}:bucket/key"),
+            _upload(TEXT, f"{scheme}://bucket/open/../shut/text.txt"),
         ]
     )
     assert isinstance(outcomes[0], Image.Image)
@@ -445,7 +446,7 @@ def test_objects_of_stores(make_loader: MakeLoader, server: Server, store: tuple
         2: "more than the 5,000 bytes",
         3: "no object",
         4: "outside the buckets",
-        **dict.fromkeys((5, 6, 7), "does not name"),
+        **dict.fromkeys((5, 6, 7, 8), "does not name"),
     }
     for place, message in expected.items():
         assert isinstance(outcomes[place], BadInputError)

@@ -133,7 +133,7 @@ class ContentLoader:
     def _scheme(self, uri: str) -> str:
         match = _SCHEME.match(uri)
         expected = ", ".join(f"{scheme}:" for scheme in sorted(self._fetch_limits.schemes))
-        if match is None or _SURROGATE.search(uri):
+        if match is None or (not uri.isascii() and _SURROGATE.search(uri)):
             raise BadInputError("fetch", f"the content has no valid URI; expected one of {expected}")
         scheme = match[1].lower()
         if scheme not in self._fetch_limits.schemes:

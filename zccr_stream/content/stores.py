@@ -63,7 +63,8 @@ class StoreReader:
         """
         name = repr(uri[:200])
         scheme, _, path = uri.partition("://")
-        if not path.partition("/")[2] or "?" in path:
+        # "?" would name a version; ".." may be resolved on the way, past the prefix that was checked.
+        if not path.partition("/")[2] or "?" in path or ".." in path.split("/"):
             raise BadInputError("fetch", f"{name} does not name an object; expected {scheme}://bucket/key")
         if self._restricted and not uri.startswith(self._prefixes):
             raise BadInputError("fetch", f"{name} lies outside the buckets and folders that are allowed")
