@@ -334,8 +334,12 @@ def _keep_snapshots(
     settings: Settings, index: LiveIndex, follower: Follower, snapshot: Path, source: str, around: Process
 ) -> None:
     def take() -> None:
-        index.snapshot(snapshot, dict(follower.positions), source)
-        metrics.set_snapshot(time.time(), snapshot.stat().st_size)
+        try:
+            index.snapshot(snapshot, dict(follower.positions), source)
+        except SnapshotError as error:  # a full disk costs a slower start and nothing else
+            logger.warning("no snapshot: %s", error)
+        else:
+            metrics.set_snapshot(time.time(), snapshot.stat().st_size)
 
     around.background.every(settings.snapshot_interval_s, "snapshot", take, around.stop)
 

@@ -24,8 +24,9 @@ INPUT_TOPICS = (ASSET_UPLOADED, ASSET_DELETED, USER_DELETED)
 
 _TIMEOUT_S = 15
 _HOUR_MS = 3_600_000
-# A record of an input topic with its dead letter's headers, and a recommendation of two hundred areas, fit.
+# A recommendation of two hundred areas fits, and an upload's photo in a `data:` URI; its dead letter adds headers.
 _MESSAGE_MAX_BYTES = 8 * 1024 * 1024
+_INPUT_MAX_BYTES = 6 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class TopicRule:
         }
         large = {"max.message.bytes": str(_MESSAGE_MAX_BYTES)}
         return {
-            **dict.fromkeys(INPUT_TOPICS, kept),
+            **dict.fromkeys(INPUT_TOPICS, kept | {"max.message.bytes": str(_INPUT_MAX_BYTES)}),
             ASSET_EMBEDDED: compacted,
             PROFILE_CHANGED: kept,
             RECOMMENDATIONS: compacted | large,
