@@ -43,4 +43,4 @@ bench: install  ## The benchmarks, as ratios to their floors
 	@$(RUN) -m experiments.bench_interests
 	@$(RUN) -m experiments.bench_index
 	@$(RUN) -m experiments.bench_ownership
-	@$(RUN) -m experiments.bench_journey
+	@$(RUN) -m experiments.bench_journey $(ARGS)
