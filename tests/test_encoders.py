@@ -443,6 +443,16 @@ def test_mini_places_related_sentences_near_each_other(small: towers.TowersEncod
     assert vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2] + 0.3
 
 
+def test_mini_knows_the_names_that_its_command_makes() -> None:
+    from experiments.mini_names import class_names
+
+    made, kept = class_names(), np.load(mini.NAMES_FILE)
+
+    assert (made.shape, kept.dtype) == ((1000, 384), np.float16)
+    np.testing.assert_allclose(kept.astype(np.float32), made.astype(np.float32), atol=2e-4)
+    np.testing.assert_allclose(kept.astype(np.float32).mean(axis=0), 0, atol=1e-5)
+
+
 def test_lite0_is_the_published_architecture() -> None:
     """The same logits as timm's, which its authors hold against the original."""
     import timm

@@ -9,7 +9,6 @@ take longer than loading the model.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,15 +19,16 @@ from torch import Tensor, nn
 
 from zccr_stream.encoders import MINI, MINI_DIMENSION, EncoderError, package_folder
 from zccr_stream.encoders.towers import Towers, TowersEncoder, choose_device
-from zccr_stream.events import TEXT
 
 TEXT_TOKENS_MAX = 256
 """What MiniLM was trained for (its sentence_bert_config.json); longer texts are cut."""
 
-PROMPT = "a photo of a {}"
+NAMES_FILE = Path(__file__).with_name("mini_names.npy")
+"""The embedded class names, centred, (1000, d) float16; `experiments/mini_names.py` makes it."""
+
 TEMPERATURE = 1.5
-"""Of the class probabilities; above 1, since how sure a picture is of its first name matters less than what else it
-resembles. From .7 to 2 all measures of `experiments/retrieval_recall.py` move by a tenth; 1.5 is in the middle."""
+"""Of the class probabilities, above 1: what else a picture resembles says as much as its likeliest name. Of .7 to 2 the
+best or next to it on photos (Flickr8k) and on drawings (Tux Paint stamps), by `experiments/retrieval_recall.py`."""
 
 PIXELS = 224
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -43,10 +43,7 @@ def load(device: str, precision: str, batch_max: int, threads_max: int) -> Tower
     sentences, tokenize = _load_minilm()
     pictures = Conse(_fused(_load_lite0().eval())).to(memory_format=torch.channels_last).to(place)
     towers = Towers(MINI, MINI_DIMENSION, _pixels, tokenize, images=pictures, texts=sentences.to(place))
-    encoder = TowersEncoder(towers, place, "fp32", batch_max, threads_max)
-    names = torch.from_numpy(encoder.encode(TEXT, [PROMPT.format(name) for name in _class_names()]))
-    pictures.names.copy_(names - names.mean(dim=0))
-    return encoder
+    return TowersEncoder(towers, place, "fp32", batch_max, threads_max)
 
 
 class Conse(nn.Module):
@@ -61,7 +58,7 @@ class Conse(nn.Module):
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
         self.classifier = classifier
-        self.register_buffer("names", torch.zeros(1000, MINI_DIMENSION))
+        self.register_buffer("names", torch.from_numpy(np.load(NAMES_FILE).astype(np.float32)))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Turn pixels (b, 3, h, w) into features (b, d)."""
@@ -218,16 +215,6 @@ def _pixels(image: Image) -> Tensor:
     """Squeeze an RGB image to (3, 224, 224) in [-1, 1]."""
     small = np.asarray(image.resize((PIXELS, PIXELS), Resampling.BICUBIC), np.float32)
     return torch.from_numpy(small / 127.5 - 1).permute(2, 0, 1)
-
-
-def _class_names() -> list[str]:
-    """Read open_clip's names of the ImageNet classes from their file: importing open_clip itself takes seconds."""
-    spec = importlib.util.spec_from_file_location("names", package_folder("open_clip") / "zero_shot_metadata.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return list(module.IMAGENET_CLASSNAMES)
 
 
 def _checked(path: Path, sha256: str) -> Path:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,9 @@ from torch import Tensor
 
 from zccr_stream.encoders import EncoderError
 from zccr_stream.events import IMAGE, TEXT, BadInputError
-from zccr_stream.pipeline import Content
+
+if TYPE_CHECKING:  # an encoder alone needs nothing of what the pipeline imports
+    from zccr_stream.pipeline import Content
 
 logger = logging.getLogger(__name__)
 
