@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.crashing import Crashing
 from tests.installation import Installation, installation
 from tests.oracle import Truth, truth_of, vectors_of
 from zccr_stream import assemble
@@ -31,7 +33,6 @@ from zccr_stream.pipeline import Encoder
 
 pytestmark = pytest.mark.timeout(600)
 
-KILL_TIMEOUT_S = 120
 HOUR_NS = 3_600_000_000_000
 START_NS = 1_780_000_000_000_000_000
 SENTENCES = {
@@ -233,27 +234,33 @@ def test_killed_anywhere_the_state_is_that_of_a_run_without_kills(
     events = everything_that_can_happen()
     slices = np.array_split(np.arange(len(events)), len(INGEST_POINTS))
     bad = list(bad_events().values())
-    for point, rows in zip(INGEST_POINTS, slices, strict=True):
-        installed.publish([*(events[row] for row in rows), bad[0]])
-        # A change of owner in every slice: its former owner is known to nobody but the marks in the database.
-        change = _change_of_owner(len(events))
-        installed.publish(change)
-        events += change
-        killed = installed.start("tests.crashing", "consumers.ingest", point)
-        assert killed.wait(KILL_TIMEOUT_S) == -9, (point, killed.log.read_text()[-2000:])
-    snapshots = {"ZCCR_SNAPSHOT_DIR": str(tmp_path / "snapshots"), "ZCCR_SNAPSHOT_INTERVAL_S": "1"}
-    (tmp_path / "snapshots").mkdir()
+    with Crashing("consumers.ingest", "zccr_stream.encoders.mini") as ingest:
+        for point, rows in zip(INGEST_POINTS, slices, strict=True):
+            # A change of owner in every slice: its former owner is known to nobody but the marks in the database.
+            change = _change_of_owner(len(events))
+            installed.publish([*(events[row] for row in rows), *change, bad[0]])
+            events += change
+            assert_killed(installed, ingest, point)
+    snapshots = tmp_path / "snapshots"
+    snapshots.mkdir()
+    installed.environment |= {"ZCCR_SNAPSHOT_DIR": str(snapshots), "ZCCR_SNAPSHOT_INTERVAL_S": "1"}
     installed.start("consumers.ingest")
-    for point in RECOMMEND_POINTS:
-        killed = installed.start("tests.crashing", "consumers.recommend", point, **snapshots)
-        change = _change_of_owner(len(events))
-        installed.publish(change)
-        events += change
-        assert killed.wait(KILL_TIMEOUT_S) == -9, (point, killed.log.read_text()[-2000:])
-    installed.start("consumers.recommend", **snapshots)
+    with Crashing("consumers.recommend") as recommend:
+        for point in RECOMMEND_POINTS:
+            change = _change_of_owner(len(events))
+            installed.publish(change)
+            events += change
+            assert_killed(installed, recommend, point)
+    installed.start("consumers.recommend")
     installed.wait_settled()
 
     assert_state(installed, events, encoder)
+
+
+def assert_killed(installed: Installation, crashing: Crashing, point: str) -> None:
+    log = installed.folder / f"{point.rpartition(':')[2]}.log"
+    code = crashing.run(point, installed.environment | {"ZCCR_METRICS_PORT": "0"}, log)
+    assert code == -signal.SIGKILL, (point, log.read_text()[-2000:])
 
 
 def _change_of_owner(number: int) -> list[InputEvent]:
@@ -278,8 +285,8 @@ def assert_rows(installed: Installation, truth: Truth, encoder: Encoder) -> None
     expected = [
         (
             asset_id,
-            write.user_id if isinstance(write, AssetUploaded) else None,
-            write.modality if asset_id in truth.live and isinstance(write, AssetUploaded) else None,
+            truth.live[asset_id].user_id if asset_id in truth.live else None,
+            truth.live[asset_id].modality if asset_id in truth.live else None,
             encoder.model if asset_id in truth.live else None,
             write.occurred_at_ns,
             isinstance(write, AssetDeleted),

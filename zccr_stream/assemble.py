@@ -47,6 +47,7 @@ RECOMMEND_GROUP = "zccr-recommend"
 
 _DELIVERY_TIMEOUT_S = 30
 _SWEEP_LIMIT = 500
+_HEARTBEAT_MS = 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,7 @@ def _group_config(settings: Settings, group: str) -> dict[str, Any]:
     classic = {
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": settings.session_timeout_ms,
+        "heartbeat.interval.ms": min(_HEARTBEAT_MS, settings.session_timeout_ms // 3),
     }
     return {
         "group.id": settings.topic_prefix + group,
