@@ -39,8 +39,7 @@ class Installation:
             "ZCCR_SWEEP_INTERVAL_S": "0.5",
             "ZCCR_SWEEP_OLDER_THAN_S": "1",
             "ZCCR_RETRY_BACKOFF_MS": "50",
-            # The group waits this long for a killed member; a broker of one's own allows no less than 6 s by default.
-            "ZCCR_SESSION_TIMEOUT_MS": "6000" if "ZCCR_BOOTSTRAP_SERVERS" in os.environ else "1500",
+            "ZCCR_SESSION_TIMEOUT_MS": "6000",
             "OMP_NUM_THREADS": "1",
         }
         self.folder = folder

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from tests.waiting import wait_until
@@ -580,3 +580,18 @@ def test_topics_are_made_once_with_their_settings(kafka: Kafka) -> None:
     assert {report.state for report in second.values()} == {"as wanted"}
     assert "delete.retention.ms" in third[kafka.prefix + "x-asset-embedded"].state
     assert len(first) == 10
+
+
+def test_a_commit_that_fails_is_made_again(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a rebalance commits fail with an illegal generation; without new records nothing else would repeat them."""
+    monkeypatch.setattr("zccr_stream.stream.consumer._COMMIT_AGAIN_S", 0.05)
+    handled = Handled()
+    with running(kafka, handled) as consumer:
+        consumer.wait_ready()
+        kafka.produce(["v1"])
+        wait_until(lambda: kafka.uncommitted() == 0, DEADLINE_S, "committed")
+        (key,) = [key for key, partition in consumer.consumer._partitions.items() if partition.position]
+        held = consumer.consumer._partitions[key]
+        consumer.consumer._committed(KafkaError(KafkaError.ILLEGAL_GENERATION), [TopicPartition(*key)])
+
+        wait_until(lambda: held.committed == held.position, DEADLINE_S, "committed again")

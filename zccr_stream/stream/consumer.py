@@ -35,6 +35,7 @@ Handler = Callable[[Sequence[Record]], Sequence[Outcome]]
 _POLL_IDLE_S = 0.1
 _POLL_BUSY_S = 0.005
 _OUTAGE_BACKOFF_MAX_S = 10
+_COMMIT_AGAIN_S = 0.5
 
 
 class TooManyDeadLettersError(Exception):
@@ -120,7 +121,7 @@ class BatchConsumer:
                 "enable.auto.offset.store": False,
                 "stats_cb": self._report_lag,
                 "error_cb": _log_error,
-                "on_commit": _log_commit,
+                "on_commit": self._committed,
             },
             logger=logger,
         )
@@ -132,6 +133,7 @@ class BatchConsumer:
         self._in_flight: set[_Batch] = set()
         self._work: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
+        self._commit_after_s = 0.0
         self._stopping = threading.Event()
         self._dead_in_a_row = 0
         self._dead_lock = threading.Lock()
@@ -220,7 +222,8 @@ class BatchConsumer:
             self._settle(self._done.get(timeout=timeout_s) if timeout_s else self._done.get_nowait())
             while True:
                 self._settle(self._done.get_nowait())
-        self._commit(self._partitions.values(), asynchronous=True)
+        if time.monotonic() >= self._commit_after_s:
+            self._commit(self._partitions.values(), asynchronous=True)
 
     def _settle(self, batch: _Batch) -> None:
         self._in_flight.discard(batch)
@@ -257,6 +260,15 @@ class BatchConsumer:
             return
         for partition, offset in moved:
             partition.committed = offset
+
+    def _committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Commit again, a little later, what a rebalance or an outage kept from being committed."""
+        if error is None:
+            return
+        logger.warning("commit failed, trying again: %s", error.str())
+        self._commit_after_s = time.monotonic() + _COMMIT_AGAIN_S
+        for partition in self._held(partitions):
+            partition.committed = None
 
     def _pause_or_resume(self) -> None:
         """Pause what is ahead of the workers; a pause throws the prefetched records away, so it is rare."""
@@ -296,7 +308,7 @@ class BatchConsumer:
 
     def _revoked(self, _consumer: Consumer, revoked: list[TopicPartition]) -> None:
         """Finish what is in flight of these partitions and commit it, before another process gets them."""
-        leaving = self._leaving(revoked)
+        leaving = self._held(revoked)
         self._forget_queued(leaving)
         deadline_s = time.monotonic() + self._limits.stop_timeout_s
         if not self._stopping.is_set():
@@ -308,13 +320,13 @@ class BatchConsumer:
 
     def _lost(self, _consumer: Consumer, lost: list[TopicPartition]) -> None:
         """Another process may have these already: commit nothing."""
-        leaving = self._leaving(lost)
+        leaving = self._held(lost)
         self._forget_queued(leaving)
         self._drop(leaving)
         metrics.rebalanced("lost")
         logger.warning("lost %d partitions, %d left", len(leaving), len(self._partitions))
 
-    def _leaving(self, partitions: Iterable[TopicPartition]) -> list[_Partition]:
+    def _held(self, partitions: Iterable[TopicPartition]) -> list[_Partition]:
         keys = [(partition.topic, partition.partition) for partition in partitions]
         return [self._partitions[key] for key in keys if key in self._partitions]
 
@@ -425,8 +437,3 @@ class BatchConsumer:
 
 def _log_error(error: KafkaError) -> None:
     logger.warning("Kafka: %s", error.str())
-
-
-def _log_commit(error: KafkaError | None, _partitions: list[TopicPartition]) -> None:
-    if error is not None:
-        logger.warning("commit failed: %s", error.str())
