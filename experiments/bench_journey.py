@@ -93,16 +93,24 @@ def arguments() -> argparse.Namespace:
 
 def bench(name: str, media: Media, options: argparse.Namespace, folder: Path) -> Report:
     """All of one encoder."""
+    encoder = "mini" if name == "mini" else f"ViT-B-32/{random_weights(folder)}"
+    report: Report = {}
+    with installation(encoder) as settings:
+        report["share"] = share(name, settings, media, options)
+    with installation(encoder) as settings, Journey(settings, folder) as journey:
+        report["backlog"] = backlog(name, journey, media, options.backlog)
+        report["latency"] = latency(name, journey, media, options)
+    return report
+
+
+@contextlib.contextmanager
+def installation(encoder: str) -> Iterator[Settings]:
+    """A database and topics that nothing was written to."""
     with empty_database() as database_url:
-        encoder = "mini" if name == "mini" else f"ViT-B-32/{random_weights(folder)}"
         settings = Settings(encoder=encoder, database_url=database_url, topic_prefix=f"bench-{os.urandom(4).hex()}-")
         assemble.migrate(settings)
         assemble.ensure_topics(settings)
-        report: Report = {"share": share(name, settings, media, options)}
-        with Journey(settings, folder) as journey:
-            report["backlog"] = backlog(name, journey, media, options.backlog)
-            report["latency"] = latency(name, journey, media, options)
-    return report
+        yield settings
 
 
 def random_weights(folder: Path) -> Path:

@@ -36,7 +36,6 @@ from zccr_stream.ownership import PostgresOwnership
 from zccr_stream.pipeline import Writes
 from zccr_stream.settings import Settings
 
-REPEATS = 15
 AREAS = 10
 SEARCHES = (1, 16, 64)
 
@@ -46,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vectors", type=int, default=1_000_000, help="in the index of images")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1_000], help="assets of the profiles")
+    parser.add_argument("--repeats", type=int, default=15, help="runs of each and its floor")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
     settings = Settings()
@@ -61,16 +61,16 @@ def main() -> None:
         assemble.migrate(installed)
         assemble.ensure_topics(installed)
         for n in options.sizes:
-            report["refresh"][str(n)] = refresh(world, installed, n)
+            report["refresh"][str(n)] = refresh(world, installed, n, options.repeats)
     for s in SEARCHES:
-        result = compare(world, world.seeds(s), [user(row) for row in range(s)], settings.k, REPEATS)
+        result = compare(world, world.seeds(s), [user(row) for row in range(s)], settings.k, options.repeats)
         print(f"search, {s:>3} seeds  {describe(result, 'gemv' if s == 1 else 'gemm')}")
         report["search"][str(s)] = result
     if options.json:
         options.json.write_text(json.dumps(report, indent=1))
 
 
-def refresh(world: World, settings: Settings, n: int) -> Report:
+def refresh(world: World, settings: Settings, n: int, repeats: int) -> Report:
     """One user with n images, up to ten areas; the refresh and its floor take turns."""
     truth, publisher = assemble.ownership(settings), assemble.publisher(settings)
     user_id, vectors = f"profile-{n}", mixture(n, max(1, min(AREAS, n // 5)), world.matrix.shape[1])
@@ -84,7 +84,7 @@ def refresh(world: World, settings: Settings, n: int) -> Report:
         floor(world.matrix, seeds)
 
     whole.refresh([user_id])
-    pairs = np.array([(timed(lambda: whole.refresh([user_id])), timed(least)) for _ in range(REPEATS)])
+    pairs = np.array([(timed(lambda: whole.refresh([user_id])), timed(least)) for _ in range(repeats)])
     publisher.close(5)
     truth.close()
     ours_ms, floor_ms = (1e3 * float(value) for value in np.median(pairs, axis=0))
