@@ -25,6 +25,7 @@ from zccr_stream.cli.processes import ConsumerProcess
 from zccr_stream.embedded import Embedded
 from zccr_stream.events import AssetUploaded, Record, parse_recommendations
 from zccr_stream.metrics import STAGES
+from zccr_stream.pipeline import UnavailableError
 from zccr_stream.settings import Settings
 
 TIMEOUT_S = 600.0
@@ -123,8 +124,7 @@ class Journey:
         self._processes: list[ConsumerProcess] = []
         self._publisher = assemble.publisher(settings)
         self._stop = threading.Event()
-        self._follower = assemble.recommendations_follower(settings, self.inbox.take)
-        self._thread = threading.Thread(target=self._follower.run, args=({}, self._stop, lambda: None), daemon=True)
+        self._thread = threading.Thread(target=self._subscribe, daemon=True)
         self._published: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
@@ -139,6 +139,14 @@ class Journey:
         self._stop.set()
         self._thread.join(10)
         self._publisher.close(5)
+
+    def _subscribe(self) -> None:
+        """Follow the recommendations; topics just made may have no leader yet."""
+        while not self._stop.is_set():
+            follower = assemble.recommendations_follower(self._settings, self.inbox.take)
+            with contextlib.suppress(UnavailableError):
+                follower.run({}, self._stop, lambda: None)
+            self._stop.wait(_POLL_S)
 
     def start(self, name: str) -> None:
         """Start a consumer and wait until it is ready."""
