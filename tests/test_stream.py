@@ -582,16 +582,38 @@ def test_topics_are_made_once_with_their_settings(kafka: Kafka) -> None:
     assert len(first) == 10
 
 
-def test_a_commit_that_fails_is_made_again(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a rebalance commits fail with an illegal generation; without new records nothing else would repeat them."""
-    monkeypatch.setattr("zccr_stream.stream.consumer._COMMIT_AGAIN_S", 0.05)
-    handled = Handled()
-    with running(kafka, handled) as consumer:
-        consumer.wait_ready()
-        kafka.produce(["v1"])
-        wait_until(lambda: kafka.uncommitted() == 0, DEADLINE_S, "committed")
-        (key,) = [key for key, partition in consumer.consumer._partitions.items() if partition.position]
-        held = consumer.consumer._partitions[key]
-        consumer.consumer._committed(KafkaError(KafkaError.ILLEGAL_GENERATION), [TopicPartition(*key)])
+class RefusesFirst:
+    """The client as it is during a rebalance: the first commit of finished work is refused, as its report says later."""
 
-        wait_until(lambda: held.committed == held.position, DEADLINE_S, "committed again")
+    def __init__(self, client: Consumer, on_commit: Callable[[KafkaError, list[TopicPartition]], None]) -> None:
+        self._client = client
+        self._on_commit = on_commit
+        self._refused: list[TopicPartition] | None = None
+        self.reported = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def poll(self, timeout: float) -> Message | None:
+        if self._refused and not self.reported:
+            self.reported = True
+            self._on_commit(KafkaError(KafkaError.ILLEGAL_GENERATION), self._refused)
+        return self._client.poll(timeout)
+
+    def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        if self._refused is None and any(partition.offset > 0 for partition in offsets):
+            self._refused = offsets
+        else:
+            self._client.commit(offsets=offsets, asynchronous=asynchronous)  # type: ignore[call-overload]
+
+
+def test_a_commit_that_a_rebalance_refused_is_made_again(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No new record has to come for it."""
+    monkeypatch.setattr("zccr_stream.stream.consumer._COMMIT_AGAIN_S", 0.05)
+    with running(kafka, Handled()) as consumer:
+        consumer.wait_ready()
+        client = RefusesFirst(consumer.consumer._consumer, consumer.consumer._committed)
+        consumer.consumer._consumer = client  # type: ignore[assignment]
+        kafka.produce(["v1"])
+
+        wait_until(lambda: client.reported and kafka.uncommitted() == 0, DEADLINE_S, "committed again")
