@@ -583,7 +583,7 @@ def test_topics_are_made_once_with_their_settings(kafka: Kafka) -> None:
 
 
 class RefusesFirst:
-    """The client as it is during a rebalance: the first commit of finished work is refused, as its report says later."""
+    """The client during a rebalance: the first commit of finished work is refused, as a report says later."""
 
     def __init__(self, client: Consumer, on_commit: Callable[[KafkaError, list[TopicPartition]], None]) -> None:
         self._client = client
