@@ -114,22 +114,20 @@ class TowersEncoder:
 
     def _image_batches(self, images: Sequence[Image]) -> Iterator[tuple[Sequence[int], tuple[Tensor, ...]]]:
         """Pixels in batches; the next batch is prepared while the caller has this one."""
-        starts = range(0, len(images), self._batch_max)
+        size = self._batch_max
         ahead: list[Future[Tensor]] = []
-        for start in [*starts, len(images)]:
-            ready, ahead = (
-                ahead,
-                [self._pool.submit(self._towers.prepare, image) for image in images[start : start + self._batch_max]],
-            )
+        for start in [*range(0, len(images), size), len(images)]:
+            ready = ahead
+            ahead = [self._pool.submit(self._prepare, image) for image in images[start : start + size]]
             if ready:
                 pixels = torch.stack([future.result() for future in ready])
                 yield range(start - len(ready), start), (pixels,)
 
     def _prepare(self, image: Image) -> Tensor:
-        width, height = image.size
-        if max(width, height) > ASPECT_MAX * min(width, height):
-            left, top = max(0, width - ASPECT_MAX * height) // 2, max(0, height - ASPECT_MAX * width) // 2
-            image = image.crop((left, top, width - left, height - top))
+        width, height = min(image.width, ASPECT_MAX * image.height), min(image.height, ASPECT_MAX * image.width)
+        if (width, height) != image.size:
+            left, top = (image.width - width) // 2, (image.height - height) // 2
+            image = image.crop((left, top, left + width, top + height))
         return self._towers.prepare(image)
 
     def _text_batches(self, texts: list[str]) -> Iterator[tuple[Sequence[int], tuple[Tensor, ...]]]:
