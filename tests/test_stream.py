@@ -617,3 +617,13 @@ def test_a_commit_that_a_rebalance_refused_is_made_again(kafka: Kafka, monkeypat
         kafka.produce(["v1"])
 
         wait_until(lambda: client.reported and kafka.uncommitted() == 0, DEADLINE_S, "committed again")
+
+
+def test_a_follower_waits_for_a_topic_that_is_not_there_yet(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zccr_stream.stream.follower._AGAIN_S", 0.1)
+    followed = Followed(kafka, kafka.prefix + "later", {})
+    kafka.make(kafka.prefix + "later", 2)
+    kafka.produce(["v1"], topic=kafka.prefix + "later")
+
+    wait_until(lambda: followed.values == ["v1"], DEADLINE_S, "the record is read")
+    followed.end()

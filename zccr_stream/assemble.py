@@ -298,16 +298,17 @@ def followed_index(settings: Settings, around: Process) -> LiveIndex:
         _report_sizes(index)
 
     follower = Follower(kafka_config(settings), topic, apply, settings.follow_batch_max)
-    source = f"{identify(kafka_config(settings), topic)}/{name}"
-    snapshot = settings.snapshot_dir / f"{topic}.snapshot" if settings.snapshot_dir else None
-    positions = _restored(settings, index, follower, snapshot, source) if snapshot else {}
+    positions: dict[int, int] = {}
+    if settings.snapshot_dir:
+        snapshot = settings.snapshot_dir / f"{topic}.snapshot"
+        source = f"{identify(kafka_config(settings), topic)}/{name}"
+        positions = _restored(settings, index, follower, snapshot, source)
+        _keep_snapshots(settings, index, follower, snapshot, source, around)
     around.background.start("index", lambda: follower.run(positions, around.stop, between=lambda: None))
     while not follower.caught_up.wait(0.1) and not around.stop.is_set():
         around.health.beat()
         around.health.set_unready("the index is not caught up with asset-embedded yet")
         around.background.check()
-    if snapshot:
-        _keep_snapshots(settings, index, follower, snapshot, source, around)
     return index
 
 

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 _METADATA_TIMEOUT_S = 15
+_AGAIN_S = 1.0
 _LOOK_INTERVAL_S = 5.0
 
 
@@ -68,7 +69,7 @@ class Follower:
         """
         self.positions = dict(positions)
         try:
-            self._assign()
+            self._assign_when_there(stop)
             while not stop.is_set():
                 self._round()
                 self._look_around()
@@ -109,6 +110,17 @@ class Follower:
         if not self._ends_at_start and not self.caught_up.is_set():
             logger.info("caught up with %s", self._topic)
             self.caught_up.set()
+
+    def _assign_when_there(self, stop: threading.Event) -> None:
+        """Wait for a topic that was just made, or a broker that just starts; not ready until then."""
+        while not stop.is_set():
+            try:
+                self._assign()
+            except UnavailableError as outage:
+                logger.warning("%s", outage)
+                stop.wait(_AGAIN_S)
+            else:
+                return
 
     def _assign(self) -> None:
         partitions = self._partitions()
