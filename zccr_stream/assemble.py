@@ -289,7 +289,6 @@ def keep_announcing(settings: Settings, ingest: Ingest, truth: PostgresOwnership
 def followed_index(settings: Settings, around: Process) -> LiveIndex:
     """An index that follows `asset-embedded` in a thread of its own; returned once it is caught up."""
     name, dimension = model(settings), dimension_of(settings.encoder)
-    index = LiveIndex(dimension, settings.index_segment_rows, settings.index_dead_share_max)
     metrics.set_model_info(name, dimension)
     topic = settings.topic_prefix + ASSET_EMBEDDED
 
@@ -298,11 +297,11 @@ def followed_index(settings: Settings, around: Process) -> LiveIndex:
         _report_sizes(index)
 
     follower = Follower(kafka_config(settings), topic, apply, settings.follow_batch_max)
-    positions: dict[int, int] = {}
+    index, positions = _empty_index(settings), {}
     if settings.snapshot_dir:
         snapshot = settings.snapshot_dir / f"{topic}.snapshot"
         source = f"{identify(kafka_config(settings), topic)}/{name}"
-        positions = _restored(settings, index, follower, snapshot, source)
+        index, positions = _restored(settings, follower, snapshot, source)
         _keep_snapshots(settings, index, follower, snapshot, source, around)
     around.background.start("index", lambda: follower.run(positions, around.stop, between=lambda: None))
     while not follower.caught_up.wait(0.1) and not around.stop.is_set():
@@ -312,20 +311,27 @@ def followed_index(settings: Settings, around: Process) -> LiveIndex:
     return index
 
 
-def _restored(settings: Settings, index: LiveIndex, follower: Follower, snapshot: Path, source: str) -> dict[int, int]:
-    """The positions that the snapshot covers, or none: then the index is rebuilt from the topic."""
+def _empty_index(settings: Settings) -> LiveIndex:
+    return LiveIndex(dimension_of(settings.encoder), settings.index_segment_rows, settings.index_dead_share_max)
+
+
+def _restored(settings: Settings, follower: Follower, snapshot: Path, source: str) -> tuple[LiveIndex, dict[int, int]]:
+    """The index of the snapshot and the positions it covers, or an empty one, to be rebuilt from the topic."""
+    index = _empty_index(settings)
     try:
         age_hours = (time.time() - snapshot.stat().st_mtime) / 3600
         if age_hours > settings.snapshot_age_max_hours:
             raise SnapshotError(f"{snapshot} is {age_hours:.0f} hours old: removals may be gone from the topic")
         positions = index.restore(snapshot, source)
+        if not follower.valid(positions):
+            raise SnapshotError(f"{snapshot} ends where the topic does not go on")
     except (FileNotFoundError, SnapshotError) as error:
         logger.warning("the index is rebuilt from the topic: %s", error)
-        return {}
+        return _empty_index(settings), {}
     logger.info("restored %s from %s", index.sizes(), snapshot)
     metrics.set_snapshot(snapshot.stat().st_mtime, snapshot.stat().st_size)
     _report_sizes(index)
-    return positions
+    return index, positions
 
 
 def _report_sizes(index: LiveIndex) -> None:
