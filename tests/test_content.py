@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import socket
+import threading
 import time
 import traceback
 import types
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.content_server import Request, Server
+from tests.waiting import wait_until
 from zccr_stream.content import ContentLoader, DecodeLimits, FetchLimits
 from zccr_stream.content.fetched import Fetched, declared_charset
 from zccr_stream.content.loader import SCHEMES
@@ -163,15 +165,37 @@ def test_a_batch_ends_by_its_deadline_and_leaves_the_loader_usable(make_loader: 
     server.answers["/x"] = lambda r: r.answer(200, b"after")
     for number in range(30):
         server.answers[f"/hang{number}"] = Request.hang
-    loader = make_loader(timeout_s=20, batch_timeout_s=0.6)
+    loader = make_loader(timeout_s=50, batch_timeout_s=0.6)
     start_s = time.monotonic()
     outcomes = loader.load([_upload(TEXT, server.url(f"/hang{number}")) for number in range(30)])
     assert time.monotonic() - start_s < 0.6 + _PATIENCE_S
     assert all(isinstance(outcome, TryLaterError) for outcome in outcomes)
     assert len(server.seen) <= 8
-    deadline_s = time.monotonic() + 20
-    while loader.load([_upload(TEXT, server.url("/x"))]) != ["after"]:  # the threads come free as their fetches end
-        assert time.monotonic() < deadline_s
+    # The threads come free as their fetches end, which is with the batch.
+    wait_until(lambda: loader.load([_upload(TEXT, server.url("/x"))]) == ["after"], 20)
+
+
+def test_a_decoder_that_is_stuck_does_not_hold_its_batch(
+    make_loader: MakeLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoding cannot be stopped, but it can be left; what queued behind it is not begun any more."""
+    release = threading.Event()
+    decoded: list[bytes] = []
+
+    def stuck(data: bytes, end_s: float) -> Image.Image:
+        decoded.append(data)
+        release.wait(60)
+        return Image.new("RGB", (1, 1))
+
+    loader = make_loader(concurrency=1, batch_timeout_s=0.3)
+    monkeypatch.setattr(loader._images, "decode", stuck)
+    start_s = time.monotonic()
+    outcomes = loader.load([_upload(IMAGE, _data_uri(data, "image/png")) for data in (b"first", b"second")])
+    assert time.monotonic() - start_s < 0.3 + _PATIENCE_S
+    assert all(isinstance(outcome, TryLaterError) for outcome in outcomes)
+    release.set()
+    wait_until(lambda: loader.load([_upload(TEXT, text="after")]) == ["after"], 60)
+    assert decoded == [b"first"]
 
 
 def test_failures_do_not_keep_downloads_in_memory(make_loader: MakeLoader) -> None:
@@ -361,6 +385,11 @@ def test_nothing_outside_the_root_is_read(make_loader: MakeLoader, root: Path) -
         assert isinstance(outcome, BadInputError), (name, outcome)
         assert outcome.stage == "fetch"
         assert "secret" not in str(outcome).replace("secret.txt", "")
+
+
+def test_dots_in_a_path_are_refused_even_where_they_stay_inside(make_loader: MakeLoader, root: Path) -> None:
+    with pytest.raises(BadInputError, match=r"holds '\.\.'"):
+        _only(make_loader(file_root=str(root)), _upload(TEXT, f"file://{root}/inner/../caption.txt"))
 
 
 def test_fifos_and_devices_are_refused_without_waiting(make_loader: MakeLoader, root: Path) -> None:

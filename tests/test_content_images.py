@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw, PngImagePlugin
 
+from zccr_stream.content import images
 from zccr_stream.content.images import ImageDecoder
 from zccr_stream.content.limits import DecodeLimits
 from zccr_stream.events import BadInputError, TryLaterError
@@ -333,10 +334,20 @@ def test_a_bomb_in_metadata_does_no_harm(kind: bytes) -> None:
 
 
 def test_a_jpeg_that_repeats_its_scans_is_refused() -> None:
-    data = _encoded(Image.new("RGB", (500, 500), "white"), "JPEG", progressive=True)
+    data = _encoded(Image.new("RGB", (100, 100), "white"), "JPEG", progressive=True)
     last_scan = data[data.rindex(b"\xff\xda") : -2]
-    with pytest.raises(BadInputError, match=r"250,000 pixels in 5,010 scans, too many"):
+    _decode(data[:-2] + last_scan * 50 + b"\xff\xd9")
+    with pytest.raises(BadInputError, match=r"10,000 pixels in 5,010 scans, too many"):
         _decode(data[:-2] + last_scan * 5_000 + b"\xff\xd9")
+
+
+def test_the_more_pixels_the_fewer_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _encoded(Image.new("RGB", (100, 100), "white"), "JPEG", progressive=True)
+    monkeypatch.setattr(images, "_JPEG_PASSES_MAX", 100_000)
+    _decode(data)
+    monkeypatch.setattr(images, "_JPEG_PASSES_MAX", 99_999)
+    with pytest.raises(BadInputError, match=r"10,000 pixels in 10 scans, too many"):
+        _decode(data)
 
 
 def _gif_of_comments(size: int) -> bytes:
