@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image, ImageDraw
 from tests.crashing import Crashing
 from tests.installation import Installation, installation
 from tests.oracle import Truth, truth_of, vectors_of
+from tests.waiting import wait_until
 from zccr_stream import assemble
 from zccr_stream.encoders import load_encoder
 from zccr_stream.events import (
@@ -202,6 +204,35 @@ def test_shuffled_and_delivered_twice_over_several_processes_the_state_is_the_sa
 
     assert_state(installed, events, encoder)
     assert [process.stop(timeout_s=25) for process in processes] == [0, 0, 0, 0]
+
+
+def test_a_killed_recommender_goes_on_from_its_snapshot(installed: Installation, tmp_path: Path) -> None:
+    """What came after the snapshot is read on from the topic; a snapshot that the topic does not follow is left."""
+    (tmp_path / "snapshots").mkdir()
+    installed.environment |= {"ZCCR_SNAPSHOT_DIR": str(tmp_path / "snapshots"), "ZCCR_SNAPSHOT_INTERVAL_S": "1"}
+    script = Script()
+    script.text("ben", "ben/1", "a puppy on the sand")
+    installed.start("consumers.ingest")
+    first = installed.start("consumers.recommend")
+    installed.publish(script.events)
+    installed.wait_settled()
+    snapshot = tmp_path / "snapshots" / f"{installed.settings.topic_prefix}asset-embedded.snapshot"
+    taken_s = time.time()
+    wait_until(lambda: snapshot.exists() and snapshot.stat().st_mtime > taken_s, 60, "a snapshot of it")
+    first.kill()
+    script.text("cem", "cem/1", "a dog by the sea")
+    installed.publish(script.events[1:])
+    second = installed.start("consumers.recommend")
+    installed.wait_settled()
+    script.text("ann", "ann/1", "a dog runs on the beach")
+    installed.publish(script.events[2:])
+    installed.wait_settled()
+
+    recommended = installed.recommendations()["ann"]
+
+    assert "restored {'text': 1}" in second.log.read_text()
+    assert recommended is not None
+    assert {item["asset_id"] for item in recommended["feed"]} == {"ben/1", "cem/1"}
 
 
 INGEST_POINTS = [

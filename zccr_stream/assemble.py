@@ -297,7 +297,8 @@ def followed_index(settings: Settings, around: Process) -> LiveIndex:
         _report_sizes(index)
 
     follower = Follower(kafka_config(settings), topic, apply, settings.follow_batch_max)
-    index, positions = _empty_index(settings), {}
+    index = _empty_index(settings)
+    positions: dict[int, int] = {}
     if settings.snapshot_dir:
         snapshot = settings.snapshot_dir / f"{topic}.snapshot"
         source = f"{identify(kafka_config(settings), topic)}/{name}"
