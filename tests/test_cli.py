@@ -144,15 +144,13 @@ def test_watch_shows_each_users_newest_and_ends_when_asked(installed: Installati
 
 
 def test_watch_follows_until_it_is_interrupted(installed: Installation) -> None:
-    watching = start("watch", "--user", "ann")
-    installed.publisher.publish([dump_recommendations(recommendations("ann", 1))])
-    assert watching.stdout is not None
-    for line in watching.stdout:
-        if "ann, version 1" in line:
-            break
-    watching.send_signal(signal.SIGINT)
+    with start("watch", "--user", "ann") as watching:
+        installed.publisher.publish([dump_recommendations(recommendations("ann", 1))])
+        assert watching.stdout is not None
+        assert any("ann, version 1" in line for line in watching.stdout)
+        watching.send_signal(signal.SIGINT)
 
-    assert watching.wait(30) == 0
+        assert watching.wait(30) == 0
 
 
 def test_watch_does_not_obey_markup_in_names(installed: Installation) -> None:
