@@ -440,12 +440,19 @@ class Racing:
         self.d = d
         self.index = LiveIndex(d, 32, 0.25)
         self.applied = 0
+        self._turns = threading.Semaphore(0)
         self.errors: list[BaseException] = []
 
     def write(self) -> None:
         for batch in self.batches:
+            self._turns.acquire(timeout=0.02)  # or the writer might be through before the others have done much
             self.index.apply(embeddings(batch, self.d))
             self.applied += 1
+
+    def going_on(self) -> bool:
+        """Asked before each round of another's work: lets the writer write its next batch beside it."""
+        self._turns.release()
+        return self.applied < len(self.batches) and not self.errors
 
     def run(self, *works: Any) -> None:
         """Run the works and the writer side by side until all are through."""
@@ -495,7 +502,7 @@ def test_searches_beside_a_writer_see_one_moment_each() -> None:
     seen: list[tuple[int, int, list[list[tuple[str, str, float]]]]] = []
 
     def search() -> None:
-        while race.applied < len(race.batches) and not race.errors:
+        while race.going_on():
             before = race.applied
             hits = race.index.search("image", seeds, owners, k)
             seen.append((before, race.applied + 1, answers(hits)))
@@ -514,16 +521,19 @@ def test_lookups_beside_a_writer_are_right_or_missing() -> None:
     """A vector that is given out is that of the revision asked for, while assets are renewed and moved."""
     race = racing(22)
     history = {(s.asset_id, s.revision): s.vector for batch in race.batches for s in batch}
-    ids = [f"a{asset}" for asset in range(80)]
+    ids = [f"a{asset}" for asset in range(20)]
+    revisions = np.zeros((len(race.batches) + 1, len(ids)), np.int64)  # after each batch
+    for version, batch in enumerate(race.batches, 1):
+        written = {state.asset_id for state in batch}
+        revisions[version] = np.where([asset_id in written for asset_id in ids], version, revisions[version - 1])
     found = [0]
 
     def look_up() -> None:
-        while race.applied < len(race.batches) and not race.errors:
-            newest = race.applied
-            known = [max((r for a, r in history if a == asset_id and r <= newest), default=0) for asset_id in ids[:20]]
-            held, vectors = race.index.vectors(ids[:20], np.array(known, np.int64))
+        while race.going_on():
+            known = revisions[race.applied]
+            held, vectors = race.index.vectors(ids, known)
             found[0] += int(held.sum())
-            for asset_id, revision, is_held, vector in zip(ids, known, held.tolist(), vectors, strict=False):
+            for asset_id, revision, is_held, vector in zip(ids, known.tolist(), held.tolist(), vectors, strict=True):
                 expected = history.get((asset_id, revision))
                 assert not is_held or (expected is not None and np.array_equal(vector, expected))
                 assert is_held or not vector.any()
@@ -538,7 +548,7 @@ def test_a_snapshot_beside_a_writer_is_of_one_moment(tmp_path: Path) -> None:
     taken: list[int] = []
 
     def save() -> None:
-        while race.applied < len(race.batches) and len(taken) < 12 and not race.errors:
+        while len(taken) < 12 and race.going_on():
             taken.append(race.applied)
             race.index.snapshot(tmp_path / f"{len(taken) - 1}", {0: race.applied}, "s")
 
