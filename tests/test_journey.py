@@ -244,8 +244,8 @@ INGEST_POINTS = [
     "zccr_stream.stream.publisher:Publisher.publish@before",  # marks locked
     "zccr_stream.stream.publisher:Publisher.publish@after",  # delivered, marks not cleared
     "zccr_stream.pipeline:Ingest.__call__@after",  # announced, offsets not committed
-    "zccr_stream.stream.consumer:BatchConsumer._bury@before",
-    "zccr_stream.stream.consumer:BatchConsumer._bury@after",  # dead letters delivered, offsets not committed
+    "zccr_stream.stream.workers:Workers._bury@before",
+    "zccr_stream.stream.workers:Workers._bury@after",  # dead letters delivered, offsets not committed
     "zccr_stream.stream.consumer:BatchConsumer._commit@before",
     "zccr_stream.pipeline:Ingest.sweep@after",
 ]

@@ -1,12 +1,17 @@
 """The door to Kafka, against a real broker."""
 
+import ctypes
+import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
@@ -15,10 +20,11 @@ from tests.waiting import wait_until
 from zccr_stream import events, metrics
 from zccr_stream.events import ASSET_UPLOADED, BadInputError, Record, TryLaterError
 from zccr_stream.pipeline import Outcome, UnavailableError
-from zccr_stream.stream.consumer import BatchConsumer, Limits, TooManyDeadLettersError
+from zccr_stream.stream.consumer import BatchConsumer, Limits
 from zccr_stream.stream.follower import Follower
 from zccr_stream.stream.publisher import Publisher
 from zccr_stream.stream.topics import TopicRule, ensure_topics, identify
+from zccr_stream.stream.workers import RetryRule, TooManyDeadLettersError
 
 DEADLINE_S = 30
 PARTITIONS = 3
@@ -27,14 +33,12 @@ LIMITS = Limits(
     batch_wait_s=0.01,
     batches_in_flight=2,
     queue_max=32,
-    retry_attempts=3,
-    retry_backoff_s=0.05,
-    retry_backoff_max_s=0.2,
+    waiting_bytes_max=1_000_000,
     retries_waiting_max=100,
-    dead_letters_in_a_row_max=50,
-    outage_timeout_s=20,
+    stuck_after_s=60,
     stop_timeout_s=10,
 )
+RETRIES = RetryRule(attempts=3, backoff_s=0.05, backoff_max_s=0.2, dead_letters_in_a_row_max=50, outage_timeout_s=20)
 
 
 class Kafka:
@@ -121,14 +125,15 @@ class Running:
         self.stop = threading.Event()
         self.failure: BaseException | None = None
         self._publisher = Publisher(kafka.config, kafka.prefix, delivery_timeout_s=20)
-        limits = {field: getattr(LIMITS, field) for field in LIMITS.__slots__}
+        limits = {name: changes.pop(name) for name in LIMITS.__slots__ if name in changes}
         self.consumer = BatchConsumer(
             {**kafka.config, "group.id": kafka.group, "statistics.interval.ms": 200, **config},
             [kafka.topic],
             kafka.prefix,
             handler,
             self._publisher,
-            Limits(**{**limits, **changes}),
+            replace(LIMITS, **limits),
+            replace(RETRIES, **changes),
             self.health,
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -221,7 +226,7 @@ def test_offsets_are_not_committed_past_what_waits_for_another_try(kafka: Kafka)
     kafka.produce(["slow", *(f"v{n}" for n in range(20))])
     handled = Handled(lambda value, _: TryLaterError("fetch", "timed out") if value == "slow" else None)
 
-    with running(kafka, handled, retry_backoff_s=3600.0, retry_backoff_max_s=3600.0):
+    with running(kafka, handled, backoff_s=3600.0, backoff_max_s=3600.0):
         wait_until(lambda: len(handled.seen) == 21, DEADLINE_S, "all were tried")
 
     assert kafka.uncommitted() >= 1
@@ -238,8 +243,8 @@ def test_what_never_succeeds_goes_to_the_dead_letters_after_the_last_try(kafka: 
         (letter,) = kafka.read(kafka.topic + ".dlq", 1)
 
     headers = dict(letter.headers() or [])
-    assert handled.seen["slow"] == LIMITS.retry_attempts
-    assert headers["zccr.errors.attempts"] == str(LIMITS.retry_attempts).encode()
+    assert handled.seen["slow"] == RETRIES.attempts
+    assert headers["zccr.errors.attempts"] == str(RETRIES.attempts).encode()
     assert headers["zccr.errors.stage"] == b"fetch"
 
 
@@ -627,3 +632,119 @@ def test_a_follower_waits_for_a_topic_that_is_not_there_yet(kafka: Kafka, monkey
 
     wait_until(lambda: followed.values == ["v1"], DEADLINE_S, "the record is read")
     followed.end()
+
+
+def produce_raw_header(bootstrap_servers: str, topic: str, name: bytes, value: bytes) -> None:
+    """Produce through librdkafka's C functions: the Python client writes no header names that are not UTF-8."""
+    folder = Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs"
+    library = ctypes.CDLL(str(next(folder.glob("librdkafka*"))))
+    library.rd_kafka_conf_new.restype = library.rd_kafka_new.restype = ctypes.c_void_p
+    error = ctypes.create_string_buffer(512)
+    config = ctypes.c_void_p(library.rd_kafka_conf_new())
+    servers = bootstrap_servers.encode()
+    library.rd_kafka_conf_set(config, b"bootstrap.servers", servers, error, ctypes.c_size_t(512))
+    producer = ctypes.c_void_p(library.rd_kafka_new(0, config, error, ctypes.c_size_t(512)))
+    end, topic_tag, value_tag, flags_tag, header_tag = (ctypes.c_int(tag) for tag in (0, 1, 4, 7, 9))
+    library.rd_kafka_producev(
+        producer,
+        *(topic_tag, ctypes.c_char_p(topic.encode())),
+        *(flags_tag, ctypes.c_int(2)),  # copy the value
+        *(value_tag, ctypes.c_char_p(value), ctypes.c_size_t(len(value))),
+        *(header_tag, ctypes.c_char_p(name), ctypes.c_char_p(b"v"), ctypes.c_ssize_t(1)),
+        end,
+    )
+    assert library.rd_kafka_flush(producer, ctypes.c_int(DEADLINE_S * 1000)) == 0
+    library.rd_kafka_destroy(producer)
+
+
+def test_header_names_that_are_not_utf8_stop_nobody(kafka: Kafka) -> None:
+    """They come without headers and are marked, so that the parser refuses them; a follower reads on."""
+    produce_raw_header(kafka.config["bootstrap.servers"], kafka.topic, b"x\xff\xfe", b"bad")
+    kafka.produce(["good"])
+    seen: dict[bytes | None, bool] = {}
+
+    def handle(records: Sequence[Record]) -> list[Outcome]:
+        seen.update({record.value: record.has_readable_headers for record in records})
+        return [None] * len(records)
+
+    with running(kafka, handle) as consumer:
+        wait_until(lambda: len(seen) == 2, DEADLINE_S, "both are handled")
+    followed = Followed(kafka, kafka.topic, {})
+    assert followed.follower.caught_up.wait(DEADLINE_S)
+    followed.end()
+
+    assert consumer.failure is None
+    assert seen == {b"bad": False, b"good": True}
+    assert sorted(followed.values) == ["bad", "good"]
+
+
+def test_a_dead_letter_that_is_too_large_is_kept_by_its_beginning(kafka: Kafka) -> None:
+    """The broker's limit counts compressed bytes, so a record may come that cannot be published again as it is."""
+    kafka.admin.delete_topics([kafka.topic + ".dlq"])[kafka.topic + ".dlq"].result(DEADLINE_S)
+    wait_until(lambda: kafka.topic + ".dlq" not in kafka.admin.list_topics().topics, DEADLINE_S, "it is gone")
+    kafka.make(kafka.topic + ".dlq", 1, **{"max.message.bytes": "10000"})
+    noise = random.Random(1).randbytes(50_000).hex()
+    kafka.produce([noise, "small"])
+    handled = Handled(lambda *_: BadInputError("decode", "no image"))
+
+    with running(kafka, handled) as consumer:
+        letters = kafka.read(kafka.topic + ".dlq", 2)
+
+    assert consumer.failure is None
+    by_length = {len(letter.value() or b""): dict(letter.headers() or []) for letter in letters}
+    assert by_length.keys() == {0, 5}
+    assert by_length[0]["zccr.errors.value_bytes"] == b"100000"
+    assert by_length[0]["__streams.errors.message"] == b"no image"
+    assert kafka.uncommitted() == 0
+
+
+def test_what_waits_is_bounded_in_bytes_too(kafka: Kafka) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        entered.set()
+        leave.wait(DEADLINE_S)
+        return None
+
+    handled = Handled(answer)
+    large = [f"{n}".ljust(50_000, "x") for n in range(100)]
+    kafka.produce(large)
+    with running(kafka, handled, waiting_bytes_max=400_000, queue_max=1000) as consumer:
+        assert entered.wait(DEADLINE_S)
+        wait_until(lambda: len(consumer.consumer._paused) == PARTITIONS, DEADLINE_S, "the partitions are paused")
+        assert len(consumer.consumer._queue) < 30
+        leave.set()
+        wait_until(lambda: len(handled.seen) == 100, DEADLINE_S, "all are handled")
+
+
+def test_a_batch_that_hangs_shows_as_not_ready(kafka: Kafka) -> None:
+    leave = threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        leave.wait(DEADLINE_S)
+        return None
+
+    kafka.produce(["v1"])
+    with running(kafka, Handled(answer), stuck_after_s=0.2) as consumer:
+        wait_until(lambda: "worked on" in consumer.health.readyz()[1], DEADLINE_S, "not ready")
+        leave.set()
+        wait_until(lambda: consumer.health.readyz()[0] == 200, DEADLINE_S, "ready again")
+
+
+def test_retries_of_a_revoked_partition_are_left_to_its_next_owner(kafka: Kafka) -> None:
+    """A batch that ends during the revocation gives its retries back too late to be kept."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        entered.set()
+        leave.wait(DEADLINE_S)
+        return TryLaterError("fetch", "timed out")
+
+    kafka.produce(["v1"])
+    with running(kafka, Handled(answer), backoff_s=3600.0, backoff_max_s=3600.0) as consumer:
+        assert entered.wait(DEADLINE_S)
+        with running(kafka, Handled()), running(kafka, Handled()):
+            leave.set()
+            wait_until(lambda: len(consumer.consumer._partitions) < PARTITIONS, DEADLINE_S, "some are given up")
+            held = set(consumer.consumer._partitions.values())
+            assert {entry.partition for entry in consumer.consumer._retries} <= held

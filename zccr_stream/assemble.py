@@ -33,12 +33,13 @@ from zccr_stream.pipeline import Encoder, Ingest, Refresh, UnavailableError, fol
 from zccr_stream.ranking import RankingRule
 from zccr_stream.settings import Settings
 from zccr_stream.stream.background import Background
-from zccr_stream.stream.consumer import BatchConsumer, Handler, Limits
+from zccr_stream.stream.consumer import BatchConsumer, Limits
 from zccr_stream.stream.follower import Follower
 from zccr_stream.stream.lag import group_lag
 from zccr_stream.stream.publisher import Publisher
 from zccr_stream.stream.topics import INPUT_TOPICS, TopicReport, TopicRule, identify
 from zccr_stream.stream.topics import ensure_topics as ensure_topics_in
+from zccr_stream.stream.workers import Handler, RetryRule
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +222,7 @@ def _consumer(
         handler,
         out,
         limits,
+        _retry_rule(settings),
         around.health,
     )
 
@@ -248,13 +250,20 @@ def _limits(settings: Settings, batch_max: int, batches_in_flight: int) -> Limit
         batch_wait_s=settings.batch_wait_ms / 1000,
         batches_in_flight=batches_in_flight,
         queue_max=settings.queue_max,
-        retry_attempts=settings.retry_attempts,
-        retry_backoff_s=settings.retry_backoff_ms / 1000,
-        retry_backoff_max_s=settings.retry_backoff_max_ms / 1000,
+        waiting_bytes_max=settings.waiting_bytes_max,
         retries_waiting_max=settings.retries_waiting_max,
+        stuck_after_s=settings.batch_stuck_after_s,
+        stop_timeout_s=settings.stop_timeout_s,
+    )
+
+
+def _retry_rule(settings: Settings) -> RetryRule:
+    return RetryRule(
+        attempts=settings.retry_attempts,
+        backoff_s=settings.retry_backoff_ms / 1000,
+        backoff_max_s=settings.retry_backoff_max_ms / 1000,
         dead_letters_in_a_row_max=settings.dead_letters_in_a_row_max,
         outage_timeout_s=settings.outage_timeout_s,
-        stop_timeout_s=settings.stop_timeout_s,
     )
 
 

@@ -54,6 +54,10 @@ class UnavailableError(Exception):
     """PostgreSQL or Kafka is away or too slow: the whole batch is tried again with back-off, nothing is lost."""
 
 
+class MessageTooLargeError(Exception):
+    """A message is larger than its topic takes; publishing it again cannot help."""
+
+
 class Contents(Protocol):
     """Where the content of uploads comes from."""
 
@@ -151,7 +155,12 @@ class Publisher(Protocol):
     """Where messages go."""
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Publish a batch and wait until all of it is delivered."""
+        """Publish a batch and wait until all of it is delivered.
+
+        Raises:
+            UnavailableError: not all of it was delivered in time; it may be published again.
+            MessageTooLargeError: one of it cannot be delivered; the others may have been.
+        """
 
 
 Outcome = Failure | None

@@ -129,6 +129,12 @@ class Settings(BaseSettings):
         description="batches worked on at once by ingest: one is fetched and decoded while another is encoded",
     )
     queue_max: Positive = Field(256, description="records read ahead before the partitions are paused")
+    waiting_bytes_max: Positive = Field(
+        128_000_000, description="bytes of records read ahead or waiting for another try before everything is paused"
+    )
+    batch_stuck_after_s: Positive = Field(
+        120, description="seconds of work on one batch after which the process counts as not ready"
+    )
 
     # Failure
     retry_attempts: Positive = Field(

@@ -17,7 +17,7 @@ from zccr_stream.events.announcements import (
     parse_embeddings,
     parse_profile_changed,
 )
-from zccr_stream.events.dead_letters import dump_dead_letter
+from zccr_stream.events.dead_letters import dump_dead_letter, shorten_dead_letter
 from zccr_stream.events.inputs import dump_input, parse
 from zccr_stream.events.published import dump_recommendations, parse_recommendations
 from zccr_stream.events.times import format_time, parse_time
@@ -92,4 +92,5 @@ __all__ = [
     "parse_profile_changed",
     "parse_recommendations",
     "parse_time",
+    "shorten_dead_letter",
 ]

@@ -40,6 +40,10 @@ def read_envelope(record: Record) -> Envelope:
     Raises:
         BadEventError: no value, no JSON object in it, or an envelope that is not CloudEvents 1.0.
     """
+    if not record.has_readable_headers:
+        raise BadEventError(
+            "headers: got a name that is not UTF-8, expected names of CloudEvents attributes (ce_id, …)"
+        )
     headers = {name.lower(): value for name, value in record.headers if value is not None}
     if record.value is None:
         hint = "to delete an asset publish asset.deleted to asset-deleted"

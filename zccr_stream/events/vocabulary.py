@@ -62,7 +62,7 @@ class TryLaterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One Kafka record as it came; `timestamp_ms` is -1 where it has none."""
+    """One Kafka record as it came; `timestamp_ms` is -1 where it has none, no headers where they are unreadable."""
 
     topic: str
     partition: int
@@ -71,6 +71,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    has_readable_headers: bool = True
 
 
 class CorruptRecordError(Exception):

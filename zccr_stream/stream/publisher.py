@@ -15,7 +15,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from zccr_stream import metrics
 from zccr_stream.events import Message
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.pipeline import MessageTooLargeError, UnavailableError
+
+# Before compression; what a topic takes is counted after it, and by the broker.
+_MESSAGE_MAX_BYTES = 64 * 1024 * 1024
 
 
 class Publisher:
@@ -30,7 +33,7 @@ class Publisher:
                 "partitioner": "murmur2_random",
                 "compression.type": "lz4",
                 "linger.ms": 1,
-                "message.max.bytes": 8 * 1024 * 1024,
+                "message.max.bytes": _MESSAGE_MAX_BYTES,
                 "delivery.timeout.ms": int(delivery_timeout_s * 1000),
                 **config,
             }
@@ -41,6 +44,7 @@ class Publisher:
 
         Raises:
             UnavailableError: Kafka did not take all of it in time; the batch may be published again.
+            MessageTooLargeError: one of it is larger than its topic takes; the others may have been delivered.
         """
         delivery = _Delivery(len(messages))
         for message in messages:
@@ -101,6 +105,8 @@ def _translated(error: KafkaException) -> Exception:
     reason = error.args[0]
     if reason.code() == KafkaError.UNKNOWN_TOPIC_OR_PART or reason.code() == KafkaError._UNKNOWN_TOPIC:
         return UnavailableError(f"Kafka has no such topic: make the topics with `zccr-stream topics` ({reason.str()})")
-    if reason.fatal() or reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+    if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return MessageTooLargeError(f"a message is larger than its topic takes: {reason.str()}")
+    if reason.fatal():
         return error
     return UnavailableError(f"Kafka did not take a message: {reason.str()}")

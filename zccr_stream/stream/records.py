@@ -16,6 +16,7 @@ def record_of(message: Message) -> Record:
     kind, timestamp_ms = message.timestamp()
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None and partition is not None and offset is not None, "only a consumed message has a place"
+    headers = _headers(message)
     return Record(
         topic=topic,
         partition=partition,
@@ -23,8 +24,17 @@ def record_of(message: Message) -> Record:
         timestamp_ms=-1 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
         key=message.key(),
         value=message.value(),
-        headers=tuple((str(name), _bytes(value)) for name, value in list(message.headers() or ())),
+        headers=headers or (),
+        has_readable_headers=headers is not None,
     )
+
+
+def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...] | None:
+    """The headers, or None where a name is not UTF-8: Kafka takes such names, and its client fails on them."""
+    try:
+        return tuple((str(name), _bytes(value)) for name, value in list(message.headers() or ()))
+    except (UnicodeDecodeError, SystemError):
+        return None
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:
