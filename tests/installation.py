@@ -15,8 +15,9 @@ from confluent_kafka import Message as KafkaMessage
 
 from tests.waiting import wait_until
 from zccr_stream import assemble
+from zccr_stream.cli.newest import Newest
 from zccr_stream.cli.processes import ConsumerProcess
-from zccr_stream.events import ASSET_EMBEDDED, RECOMMENDATIONS, InputEvent, Message, dump_input, parse_recommendations
+from zccr_stream.events import ASSET_EMBEDDED, RECOMMENDATIONS, InputEvent, Message, dump_input
 from zccr_stream.settings import Settings
 from zccr_stream.stream.records import record_of
 
@@ -145,24 +146,17 @@ class Installation:
                 newest[asset_id] = (owner, modality, revision, record.value)
         return newest
 
+    def newest(self) -> Newest:
+        """Each user's newest recommendations, by the contract."""
+        newest = Newest()
+        newest.take([record_of(message) for message in self.read(RECOMMENDATIONS)])
+        return newest
+
     def recommendations(self) -> dict[str, dict[str, Any] | None]:
-        """Each user's newest recommendations, by the contract; None where the user has no assets left."""
-        newest: dict[str, tuple[int, dict[str, Any] | None]] = {}
-        for message in self.read(RECOMMENDATIONS):
-            user_id = (message.key() or b"").decode()
-            version = int(dict(record_of(message).headers)["ce_id"].rsplit(b"/", 1)[1])  # type: ignore[union-attr]
-            if version >= newest.get(user_id, (0, None))[0]:
-                value = message.value()
-                newest[user_id] = (version, None if value is None else parse_recommendations(value))
-        return {user_id: value for user_id, (_, value) in newest.items()}
+        return self.newest().by_user
 
     def recommended_versions(self) -> dict[str, int]:
-        versions: dict[str, int] = {}
-        for message in self.read(RECOMMENDATIONS):
-            user_id = (message.key() or b"").decode()
-            version = int(dict(record_of(message).headers)["ce_id"].rsplit(b"/", 1)[1])  # type: ignore[union-attr]
-            versions[user_id] = max(version, versions.get(user_id, 0))
-        return versions
+        return self.newest().versions
 
     def read(self, topic: str) -> list[KafkaMessage]:
         """Everything in a topic."""

@@ -1,27 +1,34 @@
 """The command line as a person uses it, against a real broker and database."""
 
+import base64
+import io
 import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from tests.installation import Installation, installation
 from zccr_stream.cli import app
-from zccr_stream.cli.upload import data_uri
+from zccr_stream.cli.newest import Newest
 from zccr_stream.events import (
     ASSET_UPLOADED,
+    AssetUploaded,
     FeedItem,
     Recommendations,
     Recommended,
     RecommendedArea,
+    Record,
     dump_recommendations,
     parse,
 )
@@ -86,33 +93,79 @@ def test_photos_and_texts_become_events(installed: Installation, tmp_path: Path)
 
     said = run("upload", "--user", "ann", str(folder))
 
-    events = [parse(record_of(message), ASSET_UPLOADED) for message in installed.read(ASSET_UPLOADED)]
     assert "2 uploads of ann published" in said
-    assert {(event.asset_id, event.modality) for event in events} == {  # type: ignore[union-attr]
-        ("ann/dog.png", "image"),
-        ("ann/notes.md", "text"),
+    assert {asset_id: event.modality for asset_id, event in uploaded(installed).items()} == {
+        "ann/dog.png": "image",
+        "ann/notes.md": "text",
     }
 
 
-def test_a_large_photo_is_scaled_down_to_fit_a_message(tmp_path: Path) -> None:
-    large = photo(tmp_path / "large.png", side=2000, noise=True)
-
-    uri = data_uri(large)
-
-    assert large.stat().st_size > 5_000_000
-    assert len(uri) < 1_000_000
+def uploaded(installed: Installation) -> dict[str, AssetUploaded]:
+    events = [parse(record_of(message), ASSET_UPLOADED) for message in installed.read(ASSET_UPLOADED)]
+    return {event.asset_id: event for event in events if isinstance(event, AssetUploaded)}
 
 
-def test_what_cannot_be_read_is_said_and_the_rest_is_published(installed: Installation, tmp_path: Path) -> None:
+def picture(event: AssetUploaded) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode((event.uri or "").split(",", 1)[1])))
+
+
+def test_large_photos_are_scaled_down_to_fit_a_message(installed: Installation, tmp_path: Path) -> None:
+    """As the stream sees them: transparent on white, 16 bits by their depth."""
+    noise = photo(tmp_path / "noise.png", side=1200, noise=True)
+    clear = Image.frombytes("RGBA", (1200, 1200), os.urandom(1200 * 1200 * 4))
+    clear.putalpha(0)
+    clear.save(tmp_path / "clear.png")
+    dim = np.random.default_rng(1).integers(0, 23_000, (1200, 1200), dtype=np.uint16)
+    Image.fromarray(dim).save(tmp_path / "dim.png")
+
+    run("upload", "--user", "ann", *(str(tmp_path / name) for name in ("noise.png", "clear.png", "dim.png")))
+
+    events = uploaded(installed)
+    assert noise.stat().st_size > 2_000_000
+    assert all(len(event.uri or "") < 1_000_000 for event in events.values())
+    assert np.asarray(picture(events["ann/clear.png"])).min() > 250
+    assert np.asarray(picture(events["ann/dim.png"]).convert("L")).mean() == pytest.approx(11_500 / 257, abs=3)
+
+
+def test_what_cannot_be_uploaded_is_said_and_the_rest_is_published(installed: Installation, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "empty.txt").write_text(" ")
     (tmp_path / "good.txt").write_text("A dog.")
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "bomb.png").write_bytes(bomb)
 
-    result = CliRunner().invoke(app, ["upload", "--user", "ann", str(tmp_path / "bad.png"), str(tmp_path / "good.txt")])
+    result = CliRunner().invoke(app, ["upload", "--user", "ann", str(tmp_path)], env={"COLUMNS": "300"})
 
     assert result.exit_code == 1
     assert "1 uploads of ann published" in result.output
-    assert "skipped" in result.output
-    assert len(installed.read(ASSET_UPLOADED)) == 1
+    for name in ("bad.png", "empty.txt", "bomb.png"):
+        assert re.search(rf"skipped.*{name}: ", result.output), result.output
+    assert uploaded(installed).keys() == {"ann/good.txt"}
+
+
+def test_names_that_no_event_may_have_are_said(installed: Installation, tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text("A dog.")
+
+    result = CliRunner().invoke(app, ["upload", "--user", "a\tb", str(tmp_path)], env={"COLUMNS": "300"})
+
+    assert result.exit_code == 1
+    assert "control" in result.output
+
+
+def test_files_of_one_name_are_kept_apart_by_their_folders_or_refused(installed: Installation, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.txt").write_text(f"A dog in {folder}.")
+
+    both = [str(tmp_path / folder / "1.txt") for folder in ("a", "b")]
+    refused = CliRunner().invoke(app, ["upload", "--user", "ann", *both], env={"COLUMNS": "300"})
+    run("upload", "--user", "ann", str(tmp_path))
+
+    assert refused.exit_code == 2
+    assert "same asset" in refused.output
+    assert uploaded(installed).keys() == {"ann/a/1.txt", "ann/b/1.txt"}
 
 
 def recommendations(user_id: str, version: int) -> Recommendations:
@@ -151,6 +204,26 @@ def test_watch_follows_until_it_is_interrupted(installed: Installation) -> None:
         watching.send_signal(signal.SIGINT)
 
         assert watching.wait(30) == 0
+
+
+def test_an_older_version_is_never_shown_after_a_newer_one() -> None:
+    newest = Newest()
+
+    def take(user_id: str, version: int) -> None:
+        message = dump_recommendations(recommendations(user_id, version))
+        newest.take([Record("recommendations", 0, 0, 0, message.key, message.value, message.headers)])
+
+    take("ann", 5)
+    newest.changed.clear()
+    take("ann", 3)
+    assert newest.changed == set()
+    take("ann", 5)
+    gone = dump_recommendations(Recommendations("ann", 6, 0, "mini", [], []))
+    newest.take([Record("recommendations", 0, 0, 0, gone.key, gone.value, gone.headers)])
+    take("ann", 5)
+
+    assert newest.changed == {"ann"}
+    assert newest.by_user == {"ann": None}
 
 
 def test_watch_does_not_obey_markup_in_names(installed: Installation) -> None:

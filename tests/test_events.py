@@ -47,6 +47,7 @@ from zccr_stream.events import (
     parse_profile_changed,
     parse_recommendations,
     parse_time,
+    shorten_dead_letter,
 )
 
 TOPICS = list(INPUT_TYPES)
@@ -720,3 +721,24 @@ def test_a_record_that_fails_again_says_why_it_failed_last() -> None:
     assert [name for name, _ in second.headers] == [name for name, _ in first.headers]
     assert dict(second.headers)["__streams.errors.message"] == b"x" * 1_000
     assert dict(second.headers)["zccr.errors.attempts"] == b"1"
+
+
+def test_headers_that_cannot_be_read_are_refused() -> None:
+    record = dataclasses.replace(a_record(IMAGE), headers=(), has_readable_headers=False)
+
+    assert refusal(record).startswith("headers: got a name that is not UTF-8")
+
+
+def test_a_shortened_dead_letter_is_small_whatever_the_record_was() -> None:
+    headers = (("n" * 100_000, b"v"), ("v", b"v" * 100_000), *((f"h{n}", b"") for n in range(1_000)))
+    record = Record("asset-uploaded", 1, 2, NOON_MS, b"k" * 100_000, b"v" * 9_000_000, headers)
+
+    letter = shorten_dead_letter(dump_dead_letter(record, ASSET_UPLOADED, BadInputError("decode", "no picture"), 1))
+
+    found = dict(letter.headers)
+    assert letter.value is None
+    assert found["zccr.errors.value_bytes"] == b"9000000"
+    assert found["__streams.errors.message"] == b"no picture"
+    assert found["__streams.errors.offset"] == b"2"
+    size = len(letter.key or b"") + sum(len(name) + len(value or b"") for name, value in letter.headers)
+    assert size < 20_000

@@ -13,7 +13,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 
 from tests.waiting import wait_until
-from zccr_stream.ownership import check_migrated, migrate
+from zccr_stream.ownership import NotMigratedError, check_migrated, migrate
 from zccr_stream.ownership.migrating import config
 from zccr_stream.pipeline import UnavailableError
 from zccr_stream.tables import metadata
@@ -156,7 +156,7 @@ def test_a_step_that_fails_leaves_nothing(new: New) -> None:
 
 def test_a_database_that_is_behind_is_refused_and_one_that_is_ahead_is_not(new: New) -> None:
     engine = new()
-    with pytest.raises(LookupError, match="run `zccr-stream migrate`"):
+    with pytest.raises(NotMigratedError, match="run `zccr-stream migrate`"):
         check_migrated(engine)
     migrate(url(engine))
     check_migrated(engine)

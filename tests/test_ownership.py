@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.waiting import wait_until
 from zccr_stream.embedded import Embedded
 from zccr_stream.events import AssetDeleted, AssetUploaded, InputEvent, UserDeleted
-from zccr_stream.ownership import PostgresOwnership, binary, sessions
+from zccr_stream.ownership import NotMigratedError, PostgresOwnership, binary, sessions
 from zccr_stream.ownership.registers import Register, Row, decide, reduce
 from zccr_stream.pipeline import Announcement, UnavailableError, Writes
 
@@ -835,13 +835,13 @@ def test_a_server_that_goes_and_comes_back_is_waited_for(connect: Connect) -> No
     with Embedded(kafka=False, start_timeout_s=120) as embedded:
         assert embedded.postgres is not None
         ownership = connect(url=embedded.database_url)
-        with pytest.raises(LookupError, match="zccr-stream migrate"):
+        with pytest.raises(NotMigratedError, match="zccr-stream migrate"):
             ownership.check()
         embedded.postgres.stop()
         with pytest.raises(UnavailableError, match="refused"):
             ownership.check()
         embedded.postgres.start()
-        with pytest.raises(LookupError):
+        with pytest.raises(NotMigratedError):
             ownership.check()
 
 

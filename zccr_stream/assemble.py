@@ -27,7 +27,7 @@ from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, model
 from zccr_stream.events import ASSET_EMBEDDED, MODALITIES, PROFILE_CHANGED, RECOMMENDATIONS, Record
 from zccr_stream.index import LiveIndex, SnapshotError
 from zccr_stream.interests import AreaRule
-from zccr_stream.ownership import PostgresOwnership
+from zccr_stream.ownership import NotMigratedError, PostgresOwnership
 from zccr_stream.ownership import migrate as migrate_database
 from zccr_stream.pipeline import Encoder, Ingest, Refresh, UnavailableError, follow
 from zccr_stream.ranking import RankingRule
@@ -274,7 +274,7 @@ def run(main: Callable[[Settings], None]) -> int:
     except (ValidationError, SettingsError) as error:
         sys.stderr.write(f"wrong settings: {error}\nAll settings: docs/settings.md\n")
         return 2
-    except (UnavailableError, EncoderError, LookupError, metrics.ServeError) as error:
+    except (UnavailableError, EncoderError, NotMigratedError, metrics.ServeError) as error:
         logger.error("stopped, uncommitted: %s", error)
         return 1
     except Exception:

@@ -19,6 +19,8 @@ from zccr_stream.cli.upload import upload
 from zccr_stream.cli.watch import watch
 from zccr_stream.embedded import EmbeddedError
 from zccr_stream.embedded.__main__ import up as keep_running
+from zccr_stream.encoders import EncoderError
+from zccr_stream.ownership import NotMigratedError
 from zccr_stream.pipeline import UnavailableError
 from zccr_stream.settings import Settings
 
@@ -47,7 +49,7 @@ def main() -> None:
     except (ValidationError, SettingsError) as error:
         errors.print(f"[red]wrong settings:[/red] {error}\nAll settings: docs/settings.md")
         sys.exit(2)
-    except (UnavailableError, EmbeddedError, LookupError) as error:
+    except (UnavailableError, EmbeddedError, EncoderError, NotMigratedError) as error:
         errors.print(f"[red]unavailable:[/red] {error}")
         sys.exit(1)
 

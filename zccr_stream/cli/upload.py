@@ -1,30 +1,46 @@
-"""Files become `asset-uploaded` events: photos as `data:` URIs, .txt and .md as inline texts."""
+"""Files become `asset-uploaded` events: photos as `data:` URIs, .txt and .md as inline texts.
+
+Every file is read here as the stream would read it, so what would become a dead letter is said at once instead.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
+import mimetypes
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from zccr_stream import assemble
-from zccr_stream.events import IMAGE, TEXT, AssetUploaded, Message, dump_input
+from zccr_stream.events import IMAGE, TEXT, AssetUploaded, BadInputError, Message, TryLaterError, dump_input
+from zccr_stream.pipeline import Contents
 from zccr_stream.settings import Settings
 
 TEXT_SUFFIXES = (".txt", ".md")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 SOURCE = "zccr-stream/upload"
 
-_BATCH = 32
-_BYTES_AS_IT_IS = 500_000  # base64 makes it a third longer, and Kafka takes 1 MB by default
-_SIDE_MAX_PX = 1024
+_BATCH = 8
+_URI_CHARS_MAX = 700_000  # a broker takes records of 1 MB unless it is told otherwise
+_QUALITY = 88
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to upload, and the name of its asset below the user's."""
+
+    path: Path
+    name: str
 
 
 def upload(
@@ -33,82 +49,120 @@ def upload(
 ) -> None:
     """Publish files as a user's uploads. The same file again replaces what it was before."""
     console = Console()
-    paths = list(_files(files))
-    if not paths:
+    found = list(_files(files))
+    if not found:
         raise typer.BadParameter(f"no photos or texts in {', '.join(map(str, files))}")
-    publisher = assemble.publisher(Settings())
-    published, skipped = 0, []
-    for batch in track(list(_batches(paths)), description="Uploading", console=console):
+    if twice := [name for name, count in Counter(file.name for file in found).items() if count > 1]:
+        raise typer.BadParameter(
+            f"several files would be the same asset: {', '.join(twice)}; give their folder instead"
+        )
+    settings = Settings()
+    contents, publisher = assemble.contents(settings), assemble.publisher(settings)
+    published, skipped = 0, list[str]()
+    batches = [found[start : start + _BATCH] for start in range(0, len(found), _BATCH)]
+    for batch in track(batches, description="Uploading", console=console):
         messages = []
-        for path in batch:
-            try:
-                messages.append(message(user, path, time.time_ns()))
-            except (UnidentifiedImageError, UnicodeDecodeError, OSError) as error:
-                skipped.append(f"{path}: {error}")
+        for file, message in zip(batch, messages_of(user, batch, contents, settings), strict=True):
+            if isinstance(message, Message):
+                messages.append(message)
+            else:
+                skipped.append(f"{file.path}: {message}")
         publisher.publish(messages)
         published += len(messages)
+    contents.close()
+    publisher.close(5)
+    shown = escape(user)
     console.print(
-        f"{published} uploads of {user} published; `zccr-stream watch --user {user}` shows what comes of them"
+        f"{published} uploads of {shown} published; `zccr-stream watch --user {shown}` shows what comes of them"
     )
     for line in skipped:
-        console.print(f"[yellow]skipped[/yellow] {line}")
+        console.print(f"[yellow]skipped[/yellow] {escape(line)}")
     if skipped:
         raise typer.Exit(1)
 
 
-def message(user: str, path: Path, occurred_at_ns: int) -> Message:
-    """A file as an `asset-uploaded` message; its asset is named after user and file.
+def messages_of(
+    user: str, files: Sequence[File], contents: Contents, settings: Settings
+) -> list[Message | BadInputError | TryLaterError | OSError]:
+    """Files as `asset-uploaded` messages, or why one cannot be uploaded."""
+    now_ns = time.time_ns()
+    events: list[AssetUploaded | BadInputError | OSError] = []
+    for file in files:
+        try:
+            events.append(_event(user, file, now_ns, settings))
+        except (BadInputError, OSError) as error:
+            events.append(error)
+    fitted = iter(fit([event for event in events if isinstance(event, AssetUploaded)], contents))
+    return [_message(next(fitted)) if isinstance(event, AssetUploaded) else event for event in events]
 
-    Raises:
-        UnicodeDecodeError: a text that is not UTF-8.
-        UnidentifiedImageError: not an image.
-        OSError: cannot be read.
-    """
-    is_text = path.suffix.lower() in TEXT_SUFFIXES
-    asset_id = f"{user}/{path.name}"
-    upload = AssetUploaded(
-        event_id=f"{asset_id}@{occurred_at_ns}",
-        occurred_at_ns=occurred_at_ns,
-        received_at_ms=occurred_at_ns // 1_000_000,
+
+def fit(uploads: Sequence[AssetUploaded], contents: Contents) -> list[AssetUploaded | BadInputError | TryLaterError]:
+    """Uploads as they may be published: a photo that is large for a message is scaled down, as encoders do anyway."""
+    fitted: list[AssetUploaded | BadInputError | TryLaterError] = []
+    for event, content in zip(uploads, contents.load(uploads), strict=True):
+        if isinstance(content, BadInputError | TryLaterError):
+            fitted.append(content)
+        elif isinstance(content, Image) and len(event.uri or "") > _URI_CHARS_MAX:
+            fitted.append(replace(event, uri=_scaled_down(content)))
+        else:
+            fitted.append(event)
+    return fitted
+
+
+def _scaled_down(image: Image) -> str:
+    """A JPEG of at most so many characters; 512 pixels a side fit, whatever is on them."""
+    for side_px in (1024, 768, 512):
+        image.thumbnail((side_px, side_px))
+        encoded = io.BytesIO()
+        image.save(encoded, "JPEG", quality=_QUALITY)
+        if len(uri := data_uri(encoded.getvalue(), "image/jpeg")) <= _URI_CHARS_MAX:
+            break
+    return uri
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Content as a `data:` URI."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def photo_uri(path: Path) -> str:
+    """An image file as a `data:` URI, as it is."""
+    return data_uri(path.read_bytes(), mimetypes.guess_type(path.name)[0] or "image/jpeg")
+
+
+def _event(user: str, file: File, now_ns: int, settings: Settings) -> AssetUploaded:
+    is_text = file.path.suffix.lower() in TEXT_SUFFIXES
+    bytes_max = settings.fetch_text_bytes_max if is_text else settings.fetch_image_bytes_max
+    if (size := file.path.stat().st_size) > bytes_max:
+        raise BadInputError("fetch", f"{size:,} bytes; at most {bytes_max:,} are allowed")
+    asset_id = f"{user}/{file.name}"
+    return AssetUploaded(
+        event_id=f"{file.name[-200:]}@{now_ns}",
+        occurred_at_ns=now_ns,
+        received_at_ms=now_ns // 1_000_000,
         asset_id=asset_id,
         user_id=user,
         modality=TEXT if is_text else IMAGE,
-        text=path.read_text("utf-8") if is_text else None,
-        uri=None if is_text else data_uri(path),
+        text=file.path.read_text("utf-8", errors="replace") if is_text else None,
+        uri=None if is_text else photo_uri(file.path),
     )
-    return dump_input(upload, SOURCE)
 
 
-def data_uri(path: Path) -> str:
-    """An image file as a `data:` URI; large ones are scaled down, since encoders see less than that anyway."""
-    content = path.read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
-        mime_type = image.get_format_mimetype() or "image/jpeg"
-        if len(content) > _BYTES_AS_IT_IS:
-            content, mime_type = _scaled_down(image), "image/jpeg"
-    return f"data:{mime_type};base64,{base64.b64encode(content).decode()}"
+def _message(event: AssetUploaded | BadInputError | TryLaterError) -> Message | BadInputError | TryLaterError:
+    if not isinstance(event, AssetUploaded):
+        return event
+    try:
+        return dump_input(event, SOURCE)
+    except BadInputError as error:
+        return error
 
 
-def _scaled_down(image: Image.Image) -> bytes:
-    upright = ImageOps.exif_transpose(image).convert("RGB")
-    upright.thumbnail((_SIDE_MAX_PX, _SIDE_MAX_PX))
-    encoded = io.BytesIO()
-    upright.save(encoded, "JPEG", quality=90)
-    return encoded.getvalue()
-
-
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
+def _files(paths: Sequence[Path]) -> Iterator[File]:
+    """Files as they are, and what is in folders, named by their path within."""
     for path in paths:
         if path.is_dir():
-            yield from sorted(
-                file
-                for file in path.rglob("*")
-                if file.is_file() and file.suffix.lower() in (*TEXT_SUFFIXES, *IMAGE_SUFFIXES)
-            )
+            inside = (file for file in sorted(path.rglob("*")) if file.is_file())
+            wanted = (file for file in inside if file.suffix.lower() in (*TEXT_SUFFIXES, *IMAGE_SUFFIXES))
+            yield from (File(file, file.relative_to(path).as_posix()) for file in wanted)
         else:
-            yield path
-
-
-def _batches(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
-    for start in range(0, len(paths), _BATCH):
-        yield paths[start : start + _BATCH]
+            yield File(path, path.name)

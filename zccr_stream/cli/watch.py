@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from zccr_stream import assemble
-from zccr_stream.events import MODALITIES, Record, parse_recommendations
+from zccr_stream.cli.newest import Newest
+from zccr_stream.events import MODALITIES
 from zccr_stream.settings import Settings
 
 _SHOWN = 3
@@ -28,29 +29,20 @@ def watch(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     console = Console()
-    newest: dict[str, dict[str, Any] | None] = {}
-    follower = assemble.recommendations_follower(Settings(), lambda records: _take(records, user, newest))
+    newest = Newest()
+    follower = assemble.recommendations_follower(Settings(), newest.take)
 
     def show() -> None:
         if not follower.caught_up.is_set():
             return
-        for user_id, recommendations in newest.items():
-            console.print(table(user_id, recommendations))
-        newest.clear()
+        for user_id in sorted(newest.changed):
+            if user in (None, user_id):
+                console.print(table(user_id, newest.by_user[user_id]))
+        newest.changed.clear()
         if once:
             stop.set()
 
     follower.run({}, stop, between=show)
-
-
-def _take(records: Sequence[Record], user: str | None, newest: dict[str, dict[str, Any] | None]) -> None:
-    for record in records:
-        user_id = (record.key or b"").decode(errors="replace")
-        if user is None or user_id == user:
-            recommendations = None if record.value is None else parse_recommendations(record.value)
-            shown = newest.get(user_id)
-            if not (shown and recommendations and shown["profile_version"] > recommendations["profile_version"]):
-                newest[user_id] = recommendations
 
 
 def table(user_id: str, recommendations: dict[str, Any] | None) -> Table:

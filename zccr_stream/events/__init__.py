@@ -19,7 +19,7 @@ from zccr_stream.events.announcements import (
 )
 from zccr_stream.events.dead_letters import dump_dead_letter, shorten_dead_letter
 from zccr_stream.events.inputs import dump_input, parse
-from zccr_stream.events.published import dump_recommendations, parse_recommendations
+from zccr_stream.events.published import dump_recommendations, parse_recommendations, recommendations_id
 from zccr_stream.events.times import format_time, parse_time
 from zccr_stream.events.vocabulary import (
     ASSET_DELETED,
@@ -92,5 +92,6 @@ __all__ = [
     "parse_profile_changed",
     "parse_recommendations",
     "parse_time",
+    "recommendations_id",
     "shorten_dead_letter",
 ]

@@ -16,9 +16,11 @@ from zccr_stream.events.vocabulary import (
     RECOMMENDATIONS,
     RECOMMENDATIONS_TYPE,
     BadEventError,
+    CorruptRecordError,
     Message,
     Recommendations,
     RecommendedArea,
+    Record,
 )
 
 SOURCE = "zccr-stream"
@@ -95,3 +97,16 @@ def parse_recommendations(value: bytes) -> dict[str, Any]:
         if not isinstance(data.get(field), kind):
             raise BadEventError(f"{field}: got {shown(data.get(field))}, expected {expected}")
     return data
+
+
+def recommendations_id(record: Record) -> tuple[str, int]:
+    """The user and the version that a record of `recommendations` is about; a tombstone says it in its id alone.
+
+    Raises:
+        CorruptRecordError: a record that this program did not write.
+    """
+    try:
+        user_id, _, version = (dict(record.headers)["ce_id"] or b"").decode().rpartition("/")
+        return user_id, int(version)
+    except (KeyError, ValueError) as error:
+        raise CorruptRecordError(record, f"header ce_id: {error}; expected <user_id>/<profile_version>") from error

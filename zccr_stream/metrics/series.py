@@ -70,12 +70,15 @@ def expect(topics: Iterable[str] = (), modalities: Iterable[str] = ()) -> None:
             family.labels(modality)
 
 
+_AGE_MAX_S = 3600.0
+
+
 def observe_event_to_recommendation(seconds: Sequence[float]) -> None:
-    """One age per refreshed user; clocks that disagree count as 0."""
+    """One age per refreshed user, between 0 and an hour: a record with a wrong time must not spoil every mean."""
     observe = _event_to_recommendation.observe
     for age_s in seconds:
         if math.isfinite(age_s):
-            observe(max(0.0, age_s))
+            observe(min(max(0.0, age_s), _AGE_MAX_S))
 
 
 def consumed(topic: str, records: int) -> None:

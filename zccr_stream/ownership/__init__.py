@@ -10,7 +10,7 @@ sessions    connections, retries of conflicts, errors translated
 migrating   bring a database to the newest schema
 """
 
-from zccr_stream.ownership.migrating import check_migrated, migrate
+from zccr_stream.ownership.migrating import NotMigratedError, check_migrated, migrate
 from zccr_stream.ownership.postgres import Backlog, PostgresOwnership, Statistics
 
-__all__ = ["Backlog", "PostgresOwnership", "Statistics", "check_migrated", "migrate"]
+__all__ = ["Backlog", "NotMigratedError", "PostgresOwnership", "Statistics", "check_migrated", "migrate"]

@@ -17,6 +17,10 @@ from alembic.script import ScriptDirectory
 from zccr_stream.ownership.sessions import translated
 
 
+class NotMigratedError(Exception):
+    """The database lacks tables that this code needs, or the migrations are not installed; says what to do."""
+
+
 def migrate(database_url: str) -> None:
     """Bring the database to the newest schema; several at once wait for each other, and one that is there is left be.
 
@@ -31,7 +35,7 @@ def check_migrated(engine: sa.Engine) -> None:
     """Refuse a database that lacks migrations this code needs; one that is ahead is fine (expand, deploy, contract).
 
     Raises:
-        LookupError: says which revision the database has and what to run.
+        NotMigratedError: says which revision the database has and what to run.
         UnavailableError: PostgreSQL is away.
     """
     script = ScriptDirectory.from_config(config(None))
@@ -39,7 +43,7 @@ def check_migrated(engine: sa.Engine) -> None:
         revision = MigrationContext.configure(connection).get_current_revision()
     behind = {step.revision for step in script.walk_revisions()} - {script.get_current_head()}
     if revision is None or revision in behind:
-        raise LookupError(
+        raise NotMigratedError(
             f"the database is at revision {revision}, not {script.get_current_head()}: run `zccr-stream migrate`"
         )
 
@@ -48,7 +52,7 @@ def config(database_url: str | None) -> Config:
     """Alembic's configuration; None leaves the URL to the settings."""
     package = importlib.util.find_spec("migrations")
     if package is None or package.origin is None:
-        raise LookupError(
+        raise NotMigratedError(
             "the package `migrations` is not installed: install the zccr-stream wheel, or run from its folder"
         )
     configuration = Config()

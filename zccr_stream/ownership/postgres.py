@@ -96,7 +96,7 @@ class PostgresOwnership:
         self._attempts_max = attempts_max
 
     def check(self) -> None:
-        """Refuse a database without the tables: raises `LookupError` that says what to run."""
+        """Refuse a database without the tables: raises `NotMigratedError` that says what to run."""
         check_migrated(self._engine)
 
     def close(self) -> None:

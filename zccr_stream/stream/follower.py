@@ -18,12 +18,11 @@ from confluent_kafka import Message as KafkaMessage
 from zccr_stream import metrics
 from zccr_stream.events import Record
 from zccr_stream.pipeline import UnavailableError
-from zccr_stream.stream.records import raise_or_log, record_of
+from zccr_stream.stream.records import TIMEOUT_S, raise_or_log, record_of, watermarks
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.1
-_METADATA_TIMEOUT_S = 15
 _AGAIN_S = 1.0
 _LOOK_INTERVAL_S = 5.0
 
@@ -57,7 +56,7 @@ class Follower:
     def valid(self, positions: Mapping[int, int]) -> bool:
         """Whether the topic still holds everything after these positions."""
         for partition, position in positions.items():
-            first, end = self._watermarks(partition)
+            first, end = watermarks(self._consumer, TopicPartition(self._topic, partition))
             if not first <= position <= end:
                 return False
         return True
@@ -124,7 +123,9 @@ class Follower:
 
     def _assign(self) -> None:
         partitions = self._partitions()
-        self._ends_at_start = {partition: self._watermarks(partition)[1] for partition in partitions}
+        self._ends_at_start = {
+            partition: watermarks(self._consumer, TopicPartition(self._topic, partition))[1] for partition in partitions
+        }
         self._consumer.assign(
             [TopicPartition(self._topic, number, self.positions.get(number, OFFSET_BEGINNING)) for number in partitions]
         )
@@ -152,18 +153,9 @@ class Follower:
 
     def _partitions(self) -> list[int]:
         try:
-            topic = self._consumer.list_topics(self._topic, timeout=_METADATA_TIMEOUT_S).topics[self._topic]
+            topic = self._consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic]
         except KafkaException as error:
             raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}") from error
         if topic.error is not None:
             raise UnavailableError(f"{self._topic}: {topic.error.str()}; `zccr-stream topics` makes the topics")
         return sorted(topic.partitions)
-
-    def _watermarks(self, partition: int) -> tuple[int, int]:
-        try:
-            first, end = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=_METADATA_TIMEOUT_S
-            )
-        except KafkaException as error:
-            raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}") from error
-        return first, end

@@ -8,8 +8,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from zccr_stream.pipeline import UnavailableError
-
-_TIMEOUT_S = 15
+from zccr_stream.stream.records import TIMEOUT_S, watermarks
 
 
 def group_lag(config: Mapping[str, Any], group: str, topics: Sequence[str]) -> dict[str, int]:
@@ -28,12 +27,12 @@ def group_lag(config: Mapping[str, Any], group: str, topics: Sequence[str]) -> d
 
 
 def _topic_lag(consumer: Consumer, topic: str) -> int:
-    described = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+    described = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
     if described.error is not None:
         raise UnavailableError(f"{topic}: {described.error.str()}; `zccr-stream topics` makes the topics")
     lag = 0
     partitions = [TopicPartition(topic, number) for number in described.partitions]
-    for partition in consumer.committed(partitions, timeout=_TIMEOUT_S):
-        first, end = consumer.get_watermark_offsets(partition, timeout=_TIMEOUT_S)
+    for partition in consumer.committed(partitions, timeout=TIMEOUT_S):
+        first, end = watermarks(consumer, partition)
         lag += end - max(first, partition.offset)
     return lag

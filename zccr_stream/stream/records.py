@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message
+import tenacity
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from zccr_stream.events import Record
+from zccr_stream.pipeline import UnavailableError
 
 logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 15
+"""How long a question to Kafka may take."""
 
 
 def record_of(message: Message) -> Record:
@@ -27,6 +32,31 @@ def record_of(message: Message) -> Record:
         headers=headers or (),
         has_readable_headers=headers is not None,
     )
+
+
+def watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """The first offset of a partition and the one after its last; waits for a leader that is just being chosen.
+
+    Raises:
+        UnavailableError: Kafka does not answer.
+    """
+    choosing = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_choosing_leader),
+        wait=tenacity.wait_fixed(0.1),
+        stop=tenacity.stop_after_delay(TIMEOUT_S),
+        reraise=True,
+    )
+    try:
+        first, end = choosing(lambda: consumer.get_watermark_offsets(partition, timeout=TIMEOUT_S))
+    except KafkaException as error:
+        raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}") from error
+    return first, end
+
+
+def _is_choosing_leader(error: BaseException) -> bool:
+    """Right after a topic was made, its brokers do not know yet who leads."""
+    codes = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+    return isinstance(error, KafkaException) and error.args[0].code() in codes
 
 
 def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...] | None:

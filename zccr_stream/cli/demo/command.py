@@ -62,7 +62,7 @@ def _demo(media: Path | None, page: Path, keep: bool, console: Console) -> None:
     with installation(console) as running:
         publish_all(running, users, console)
         seconds = publish_last(running, users, console)
-        recommendations = running.inbox.newest
+        recommendations = {user_id: found for user_id, found in running.inbox.by_user.items() if found}
         console.print(_table(users, recommendations, seconds))
         facts = _facts(users, recommendations, seconds, running.settings.encoder)
         for name, value in facts:

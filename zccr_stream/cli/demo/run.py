@@ -12,20 +12,21 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
 from zccr_stream import assemble
 from zccr_stream.cli.demo.cast import Upload, User
+from zccr_stream.cli.newest import Newest
 from zccr_stream.cli.processes import ConsumerProcess
-from zccr_stream.cli.upload import SOURCE, data_uri
+from zccr_stream.cli.upload import SOURCE, fit, photo_uri
 from zccr_stream.embedded import Embedded
-from zccr_stream.events import IMAGE, TEXT, AssetUploaded, Message, Record, dump_input, parse_recommendations
+from zccr_stream.events import IMAGE, TEXT, AssetUploaded, Message, dump_input
+from zccr_stream.pipeline import Contents
 from zccr_stream.settings import Settings
 
 START_TIMEOUT_S = 180.0
@@ -38,30 +39,6 @@ class DemoError(Exception):
     """The demo cannot go on; the message says where it stands."""
 
 
-@dataclass(slots=True)
-class Inbox:
-    """The newest recommendations of each user, and when each arrived."""
-
-    newest: dict[str, dict[str, Any]] = field(default_factory=dict)
-    arrived_s: dict[str, float] = field(default_factory=dict)
-
-    def take(self, records: Sequence[Record]) -> None:
-        """Keep the greatest version of each user, as every subscriber should."""
-        for record in records:
-            user_id = (record.key or b"").decode(errors="replace")
-            if record.value is None:
-                self.newest.pop(user_id, None)
-                continue
-            recommendations = parse_recommendations(record.value)
-            if recommendations["profile_version"] > self.version(user_id):
-                self.newest[user_id] = recommendations
-                self.arrived_s[user_id] = time.monotonic()
-
-    def version(self, user_id: str) -> int:
-        """The greatest version seen, 0 before the first."""
-        return int(self.newest[user_id]["profile_version"]) if user_id in self.newest else 0
-
-
 @dataclass(frozen=True, slots=True)
 class Running:
     """A whole installation that runs, and what it publishes."""
@@ -69,7 +46,7 @@ class Running:
     settings: Settings
     environment: Mapping[str, str]
     processes: Sequence[ConsumerProcess]
-    inbox: Inbox
+    inbox: Newest
 
     def wait(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Wait for something that the processes bring about.
@@ -110,7 +87,7 @@ def installation(console: Console) -> Iterator[Running]:
         console.print("making the tables and topics")
         assemble.migrate(settings)
         assemble.ensure_topics(settings)
-        running = Running(settings, environment, _consumers(stack, environment, folder), Inbox())
+        running = Running(settings, environment, _consumers(stack, environment, folder), Newest())
         with console.status("starting both consumers; they load the encoder and catch up with the index"):
             running.wait(
                 lambda: all(process.is_ready() for process in running.processes), START_TIMEOUT_S, "both consumers"
@@ -154,11 +131,12 @@ def _follow(stack: contextlib.ExitStack, running: Running) -> None:
 
 def publish_all(running: Running, users: Sequence[User], console: Console) -> None:
     """Publish everything but each user's last upload, users mixed, and wait until it is worked through."""
-    publisher = assemble.publisher(running.settings)
+    publisher, contents = assemble.publisher(running.settings), assemble.contents(running.settings)
     uploads = _mixed([(user.user_id, upload) for upload in user.uploads[:-1]] for user in users)
     batches = [uploads[start : start + _BATCH] for start in range(0, len(uploads), _BATCH)]
     for batch in track(batches, description=f"publishing {len(uploads)} uploads", console=console):
-        publisher.publish([message(user_id, upload) for user_id, upload in batch])
+        publisher.publish(_messages(batch, contents))
+    contents.close()
     publisher.close(5)
     with console.status("encoding, finding areas, recommending"):
         running.wait(running.settled, SETTLE_TIMEOUT_S, "all uploads to be recommended from")
@@ -166,23 +144,25 @@ def publish_all(running: Running, users: Sequence[User], console: Console) -> No
 
 def publish_last(running: Running, users: Sequence[User], console: Console) -> dict[str, float]:
     """Publish each user's last upload, one after another; the seconds from event to received recommendation."""
-    publisher = assemble.publisher(running.settings)
+    publisher, contents = assemble.publisher(running.settings), assemble.contents(running.settings)
     seconds = {}
     for user in track(users, description="one more upload each", console=console):
-        before = running.inbox.version(user.user_id)
+        before = running.inbox.versions.get(user.user_id, 0)
+        messages = _messages([(user.user_id, user.uploads[-1])], contents)
         started_s = time.monotonic()
-        publisher.publish([message(user.user_id, user.uploads[-1])])
+        publisher.publish(messages)
         running.wait(
-            lambda user_id=user.user_id, before=before: running.inbox.version(user_id) > before,  # type: ignore[misc]
+            lambda user_id=user.user_id, before=before: running.inbox.versions.get(user_id, 0) > before,  # type: ignore[misc]
             SETTLE_TIMEOUT_S,
             f"{user.user_id}'s refresh",
         )
         seconds[user.user_id] = running.inbox.arrived_s[user.user_id] - started_s
+    contents.close()
     publisher.close(5)
     return seconds
 
 
-def _mixed(lists: Iterator[list[tuple[str, Upload]]] | Sequence[list[tuple[str, Upload]]]) -> list[tuple[str, Upload]]:
+def _mixed(lists: Iterable[list[tuple[str, Upload]]]) -> list[tuple[str, Upload]]:
     """Take in turns, as people's uploads come in."""
     queues = [list(reversed(items)) for items in lists]
     mixed = []
@@ -192,10 +172,23 @@ def _mixed(lists: Iterator[list[tuple[str, Upload]]] | Sequence[list[tuple[str, 
     return mixed
 
 
-def message(user_id: str, upload: Upload) -> Message:
-    """An upload as `asset-uploaded`."""
+def _messages(uploads: Sequence[tuple[str, Upload]], contents: Contents) -> list[Message]:
+    """Uploads as `asset-uploaded`.
+
+    Raises:
+        DemoError: a photo that cannot be read.
+    """
+    messages = []
+    for event in fit([_event(user_id, upload) for user_id, upload in uploads], contents):
+        if not isinstance(event, AssetUploaded):
+            raise DemoError(f"a photo cannot be used: {event}") from event
+        messages.append(dump_input(event, SOURCE))
+    return messages
+
+
+def _event(user_id: str, upload: Upload) -> AssetUploaded:
     now_ns = time.time_ns()
-    event = AssetUploaded(
+    return AssetUploaded(
         event_id=f"{upload.asset_id}@{now_ns}",
         occurred_at_ns=now_ns,
         received_at_ms=now_ns // 1_000_000,
@@ -203,6 +196,5 @@ def message(user_id: str, upload: Upload) -> Message:
         user_id=user_id,
         modality=upload.modality,
         text=upload.item.sentence if upload.modality == TEXT else None,
-        uri=data_uri(upload.item.photo) if upload.modality == IMAGE else None,
+        uri=photo_uri(upload.item.photo) if upload.modality == IMAGE else None,
     )
-    return dump_input(event, SOURCE)
