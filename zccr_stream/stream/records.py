@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 
 import tenacity
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -14,6 +15,12 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 15
 """How long a question to Kafka may take."""
+
+
+# Of a name that is not UTF-8 the client makes a tuple without a name and raises, but returns the list all the same. The
+# fast paths that CPython 3.11 gives to hot loops overlook that error, and any later cache miss crashes on the tuple
+# (`sys._clear_type_cache()` provokes it). Called through C, the error is seen at once.
+_headers_of = operator.methodcaller("headers")
 
 
 def record_of(message: Message) -> Record:
@@ -62,7 +69,7 @@ def _is_choosing_leader(error: BaseException) -> bool:
 def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...] | None:
     """The headers, or None where a name is not UTF-8: Kafka takes such names, and its client fails on them."""
     try:
-        return tuple((str(name), _bytes(value)) for name, value in list(message.headers() or ()))
+        return tuple((str(name), _bytes(value)) for name, value in _headers_of(message) or ())
     except (UnicodeDecodeError, SystemError):
         return None
 
