@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,19 +23,25 @@ from tests.installation import Installation, installation
 from zccr_stream.cli import app
 from zccr_stream.cli.newest import Newest
 from zccr_stream.events import (
+    ASSET_DELETED,
     ASSET_UPLOADED,
     AssetUploaded,
+    BadInputError,
     FeedItem,
     Recommendations,
     Recommended,
     RecommendedArea,
     Record,
+    TryLaterError,
+    dump_dead_letter,
     dump_recommendations,
     parse,
+    shorten_dead_letter,
 )
 from zccr_stream.stream.records import record_of
 
 ROOT = Path(__file__).parent.parent
+YESTERDAY_MS = int(time.time() * 1000) - 86_400_000
 
 
 @pytest.fixture
@@ -73,7 +80,7 @@ def photo(path: Path, side: int = 64, noise: bool = False) -> Path:
 def test_help_teaches_every_command() -> None:
     said = run("--help")
 
-    for command in ("migrate", "topics", "demo", "upload", "watch", "status", "up"):
+    for command in ("migrate", "topics", "demo", "upload", "watch", "status", "dlq", "verify", "up"):
         assert command in said
     assert "ZCCR_" in said
 
@@ -271,3 +278,39 @@ def test_a_database_without_tables_says_what_to_run(
         assert consumer.wait(60) == 1
         assert "zccr-stream migrate" in consumer.log.read_text()
         assert not re.search("Traceback", consumer.log.read_text())
+
+
+def refused(installed: Installation, topic: str, error: BadInputError | TryLaterError, key: str, value: bytes) -> None:
+    record = Record(installed.settings.topic_prefix + topic, 1, 7, YESTERDAY_MS, key.encode(), value, (("a", b"1"),))
+    installed.publisher.publish([dump_dead_letter(record, topic, error, attempts=5)])
+
+
+def test_dead_letters_are_shown_and_replayed_once(installed: Installation) -> None:
+    refused(installed, ASSET_UPLOADED, TryLaterError("fetch", "timed out after 10 s"), "late", b"late")
+    refused(installed, ASSET_UPLOADED, BadInputError("decode", "no [red]image"), "bad", b"bad")
+    shortened = Record(ASSET_DELETED, 0, 3, 0, b"large", b"x" * 100, ())
+    letter = dump_dead_letter(shortened, ASSET_DELETED, BadInputError("parse", "no JSON"), attempts=1)
+    installed.publisher.publish([shorten_dead_letter(letter)])
+
+    shown = run("dlq")
+    replayed = run("dlq", "--replay", "--stage", "fetch")
+    left = run("dlq")
+    (again,) = installed.read(ASSET_UPLOADED)
+    everything = json.loads(run("dlq", "--all", "--replay", "--json"))
+
+    assert "3 dead letters" in shown
+    assert "timed out after 10 s" in shown
+    assert "no [red]image" in shown
+    assert f"{ASSET_UPLOADED} 1@7" in shown
+    assert "1 published again" in replayed
+    assert "no dead letters" in left
+    assert (again.key(), again.value(), again.timestamp()[1]) == (b"late", b"late", YESTERDAY_MS)
+    assert again.headers() == [("a", b"1")]
+    assert everything["replayed"] == 2
+    assert {(of["topic"], of["stage"]): of["letters"] for of in everything["counts"]} == {
+        (ASSET_UPLOADED, "fetch"): 1,
+        (ASSET_UPLOADED, "decode"): 1,
+        (ASSET_DELETED, "parse"): 1,
+    }
+    assert "cannot be replayed" in shown
+    assert installed.read(ASSET_DELETED) == []

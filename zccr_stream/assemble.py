@@ -24,7 +24,14 @@ from pydantic_settings import SettingsError
 from zccr_stream import __version__, metrics
 from zccr_stream.content import ContentLoader, DecodeLimits, FetchLimits
 from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, model_of
-from zccr_stream.events import ASSET_EMBEDDED, MODALITIES, PROFILE_CHANGED, RECOMMENDATIONS, Record
+from zccr_stream.events import (
+    ASSET_EMBEDDED,
+    DEAD_LETTER_SUFFIX,
+    MODALITIES,
+    PROFILE_CHANGED,
+    RECOMMENDATIONS,
+    Record,
+)
 from zccr_stream.index import LiveIndex, SnapshotError
 from zccr_stream.interests import AreaRule
 from zccr_stream.ownership import NotMigratedError, PostgresOwnership
@@ -35,7 +42,7 @@ from zccr_stream.settings import Settings
 from zccr_stream.stream.background import Background
 from zccr_stream.stream.consumer import BatchConsumer, Limits
 from zccr_stream.stream.follower import Follower
-from zccr_stream.stream.lag import group_lag
+from zccr_stream.stream.lag import commit_positions, committed_positions, group_lag
 from zccr_stream.stream.publisher import Publisher
 from zccr_stream.stream.topics import INPUT_TOPICS, TopicReport, TopicRule, identify
 from zccr_stream.stream.topics import ensure_topics as ensure_topics_in
@@ -45,6 +52,9 @@ logger = logging.getLogger(__name__)
 
 INGEST_GROUP = "zccr-ingest"
 RECOMMEND_GROUP = "zccr-recommend"
+DEAD_LETTERS_GROUP = "zccr-dlq"
+DEAD_LETTER_TOPICS = (*INPUT_TOPICS, PROFILE_CHANGED)
+"""Topics that have dead letters, without prefix."""
 
 _DELIVERY_TIMEOUT_S = 30
 _SWEEP_LIMIT = 500
@@ -380,6 +390,33 @@ def refresh(settings: Settings, truth: PostgresOwnership, index: LiveIndex, out:
 def recommendations_follower(settings: Settings, apply: Callable[[Sequence[Record]], None]) -> Follower:
     """Follows what is recommended, as any subscriber may."""
     return Follower(kafka_config(settings), settings.topic_prefix + RECOMMENDATIONS, apply, settings.follow_batch_max)
+
+
+def dead_letters(
+    settings: Settings, topic: str, take: Callable[[Sequence[Record]], None], *, again: bool, done: bool
+) -> None:
+    """Hand over the dead letters of a topic that nobody has dealt with yet, in batches, up to the newest.
+
+    Args:
+        settings: The settings.
+        topic: Whose dead letters, without prefix.
+        take: Gets each batch.
+        again: Those that were dealt with before, too.
+        done: Note each batch as dealt with, after `take` returned.
+    """
+    config, name = kafka_config(settings), settings.topic_prefix + topic + DEAD_LETTER_SUFFIX
+    group = settings.topic_prefix + DEAD_LETTERS_GROUP
+    stop = threading.Event()
+    positions = committed_positions(config, group, name)
+    follower = Follower(config, name, take, settings.follow_batch_max)
+
+    def note() -> None:
+        if done:
+            commit_positions(config, group, name, follower.positions)
+        if follower.caught_up.is_set():
+            stop.set()
+
+    follower.run({} if again else positions, stop, between=note)
 
 
 def status(settings: Settings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from zccr_stream import assemble
 from zccr_stream.cli.demo.command import demo
+from zccr_stream.cli.dlq import dlq
 from zccr_stream.cli.upload import upload
 from zccr_stream.cli.watch import watch
 from zccr_stream.embedded import EmbeddedError
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(upload)
 app.command()(watch)
+app.command()(dlq)
 
 
 def main() -> None:

@@ -17,7 +17,13 @@ from zccr_stream.events.announcements import (
     parse_embeddings,
     parse_profile_changed,
 )
-from zccr_stream.events.dead_letters import dump_dead_letter, shorten_dead_letter
+from zccr_stream.events.dead_letters import (
+    DeadLetter,
+    dump_dead_letter,
+    parse_dead_letter,
+    restore_dead_letter,
+    shorten_dead_letter,
+)
 from zccr_stream.events.inputs import dump_input, parse
 from zccr_stream.events.published import dump_recommendations, parse_recommendations, recommendations_id
 from zccr_stream.events.times import format_time, parse_time
@@ -70,6 +76,7 @@ __all__ = [
     "BadEventError",
     "BadInputError",
     "CorruptRecordError",
+    "DeadLetter",
     "Embeddings",
     "FeedItem",
     "InputEvent",
@@ -88,10 +95,12 @@ __all__ = [
     "dump_recommendations",
     "format_time",
     "parse",
+    "parse_dead_letter",
     "parse_embeddings",
     "parse_profile_changed",
     "parse_recommendations",
     "parse_time",
     "recommendations_id",
+    "restore_dead_letter",
     "shorten_dead_letter",
 ]

@@ -1,8 +1,9 @@
-"""How far consumer groups are behind, asked from outside."""
+"""How far consumer groups are, asked and noted from outside."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -11,15 +12,46 @@ from zccr_stream.pipeline import UnavailableError
 from zccr_stream.stream.records import TIMEOUT_S, watermarks
 
 
+def committed_positions(config: Mapping[str, Any], group: str, topic: str) -> dict[int, int]:
+    """Where a group that nobody is a member of goes on, by partition; those that it never read are left out.
+
+    Raises:
+        UnavailableError: Kafka does not answer or has no such topic.
+    """
+    with _asking(config, group) as consumer:
+        return {
+            partition.partition: partition.offset for partition in _committed(consumer, topic) if partition.offset >= 0
+        }
+
+
+def commit_positions(config: Mapping[str, Any], group: str, topic: str, positions: Mapping[int, int]) -> None:
+    """Note where such a group goes on.
+
+    Raises:
+        UnavailableError: Kafka does not answer, or the group has members.
+    """
+    offsets = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
+    with _asking(config, group) as consumer:
+        if offsets:
+            consumer.commit(offsets=offsets, asynchronous=False)
+
+
 def group_lag(config: Mapping[str, Any], group: str, topics: Sequence[str]) -> dict[str, int]:
     """Records per topic that the group has not committed yet.
 
     Raises:
         UnavailableError: Kafka does not answer or has no such topic.
     """
+    with _asking(config, group) as consumer:
+        return {topic: _topic_lag(consumer, topic) for topic in topics}
+
+
+@contextmanager
+def _asking(config: Mapping[str, Any], group: str) -> Iterator[Consumer]:
+    """A client that speaks for a group without joining it."""
     consumer = Consumer({**config, "group.id": group, "enable.auto.commit": False})
     try:
-        return {topic: _topic_lag(consumer, topic) for topic in topics}
+        yield consumer
     except KafkaException as error:
         raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}") from error
     finally:
@@ -27,12 +59,17 @@ def group_lag(config: Mapping[str, Any], group: str, topics: Sequence[str]) -> d
 
 
 def _topic_lag(consumer: Consumer, topic: str) -> int:
-    described = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
-    if described.error is not None:
-        raise UnavailableError(f"{topic}: {described.error.str()}; `zccr-stream topics` makes the topics")
     lag = 0
-    partitions = [TopicPartition(topic, number) for number in described.partitions]
-    for partition in consumer.committed(partitions, timeout=TIMEOUT_S):
+    for partition in _committed(consumer, topic):
         first, end = watermarks(consumer, partition)
         lag += end - max(first, partition.offset)
     return lag
+
+
+def _committed(consumer: Consumer, topic: str) -> list[TopicPartition]:
+    """Every partition of the topic with the group's offset, negative where it has none."""
+    described = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+    if described.error is not None:
+        raise UnavailableError(f"{topic}: {described.error.str()}; `zccr-stream topics` makes the topics")
+    partitions = [TopicPartition(topic, number) for number in described.partitions]
+    return list(consumer.committed(partitions, timeout=TIMEOUT_S))
