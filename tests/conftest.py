@@ -3,11 +3,13 @@
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
+from tests.installation import Installation, installation
 from zccr_stream.embedded import Embedded
 from zccr_stream.ownership import migrate
 
@@ -65,6 +67,18 @@ def database(database_url: str, template_database: str) -> Iterator[str]:
 def topic_prefix() -> str:
     """Prefix of this test's topics and groups, which no other test has."""
     return f"t{uuid.uuid4().hex[:12]}-"
+
+
+@pytest.fixture
+def installed(
+    bootstrap_servers: str, database: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Installation]:
+    """A whole installation of this test's own; its consumers are started by the test."""
+    with installation(bootstrap_servers, database, topic_prefix, tmp_path) as running:
+        # The commands that a test runs read these, too.
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        yield running
 
 
 def _embedded(request: pytest.FixtureRequest) -> Embedded:

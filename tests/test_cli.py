@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,16 +41,6 @@ from zccr_stream.stream.records import record_of
 
 ROOT = Path(__file__).parent.parent
 YESTERDAY_MS = int(time.time() * 1000) - 86_400_000
-
-
-@pytest.fixture
-def installed(
-    bootstrap_servers: str, database: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Installation]:
-    with installation(bootstrap_servers, database, topic_prefix, tmp_path) as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
 
 
 def run(*arguments: str) -> str:

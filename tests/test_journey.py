@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.crashing import Crashing
-from tests.installation import Installation, installation
+from tests.installation import Installation
 from tests.oracle import Truth, truth_of, vectors_of
 from tests.waiting import wait_until
 from zccr_stream import assemble
@@ -48,12 +48,6 @@ SENTENCES = {
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     return load_encoder("mini", "cpu", precision="fp32", batch_max=64, threads_max=2)
-
-
-@pytest.fixture
-def installed(bootstrap_servers: str, database: str, topic_prefix: str, tmp_path: Path) -> Iterator[Installation]:
-    with installation(bootstrap_servers, database, topic_prefix, tmp_path) as running:
-        yield running
 
 
 def picture(seed: int) -> str:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from zccr_stream import __version__, metrics
+from zccr_stream.audit import Published
 from zccr_stream.content import ContentLoader, DecodeLimits, FetchLimits
 from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, model_of
 from zccr_stream.events import (
@@ -417,6 +418,41 @@ def dead_letters(
             stop.set()
 
     follower.run({} if again else positions, stop, between=note)
+
+
+class PublishedReader:
+    """Reads what the topics say, each time on from where it was before up to their newest records."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._positions: dict[str, dict[int, int]] = {ASSET_EMBEDDED: {}, RECOMMENDATIONS: {}}
+        self.published = Published()
+
+    def read(self) -> Published:
+        """Everything that was published until now."""
+        name, dimension = model(self._settings), dimension_of(self._settings.encoder)
+        self._follow(ASSET_EMBEDDED, lambda records: follow(records, self.published, name, dimension))
+        self._follow(RECOMMENDATIONS, self.published.take_recommendations)
+        return self.published
+
+    def _follow(self, topic: str, take: Callable[[Sequence[Record]], None]) -> None:
+        stop = threading.Event()
+        follower = Follower(
+            kafka_config(self._settings), self._settings.topic_prefix + topic, take, self._settings.follow_batch_max
+        )
+
+        def until_caught_up() -> None:
+            if follower.caught_up.is_set():
+                stop.set()
+
+        follower.run(self._positions[topic], stop, between=until_caught_up)
+        self._positions[topic] = follower.positions
+
+
+def refresh_lag(settings: Settings) -> int:
+    """How many changed profiles are still to be refreshed."""
+    topic = settings.topic_prefix + PROFILE_CHANGED
+    return group_lag(kafka_config(settings), settings.topic_prefix + RECOMMEND_GROUP, [topic])[topic]
 
 
 def status(settings: Settings) -> dict[str, Any]:

@@ -141,11 +141,15 @@ class HeldVectors(Protocol):
         """(n,) which are held at exactly this revision, and their vectors, (n, d), zero where not held."""
 
 
-class Index(HeldVectors, Protocol):
-    """One index per modality."""
+class Follows(Protocol):
+    """What is kept in step with `asset-embedded`."""
 
     def apply(self, embeddings: Embeddings) -> None:
-        """Bring the index to these states, each only where its revision is newer than the one held."""
+        """Take the states of a batch, in order."""
+
+
+class Index(Follows, HeldVectors, Protocol):
+    """One index per modality; a state is applied only where its revision is newer than the one held."""
 
     def search(self, modality: str, seeds: npt.NDArray[np.float32], user_ids: Sequence[str], k: int) -> Hits:
         """The k nearest assets to each of s seeds, (s, d), that are not of that seed's user, exact."""
@@ -381,8 +385,8 @@ def _report_lists(refreshed: Sequence[Recommendations], k: int) -> None:
         metrics.count_lists(modality, len(lengths), sum(length < k for length in lengths))
 
 
-def follow(records: Sequence[Record], index: Index, model: str, dimension: int) -> None:
-    """Apply a batch of `asset-embedded` to the index; what this program did not write is passed over."""
+def follow(records: Sequence[Record], index: Follows, model: str, dimension: int) -> None:
+    """Apply a batch of `asset-embedded`; what this program did not write is passed over."""
     with metrics.stage("apply", len(records)):
         try:
             embeddings = parse_embeddings(records, model, dimension)

@@ -17,6 +17,7 @@ from zccr_stream import assemble
 from zccr_stream.cli.demo.command import demo
 from zccr_stream.cli.dlq import dlq
 from zccr_stream.cli.upload import upload
+from zccr_stream.cli.verify import verify
 from zccr_stream.cli.watch import watch
 from zccr_stream.embedded import EmbeddedError
 from zccr_stream.embedded.__main__ import up as keep_running
@@ -40,6 +41,7 @@ app.command()(demo)
 app.command()(upload)
 app.command()(watch)
 app.command()(dlq)
+app.command()(verify)
 
 
 def main() -> None:

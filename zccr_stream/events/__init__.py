@@ -26,7 +26,7 @@ from zccr_stream.events.dead_letters import (
 )
 from zccr_stream.events.inputs import dump_input, parse
 from zccr_stream.events.published import dump_recommendations, parse_recommendations, recommendations_id
-from zccr_stream.events.times import format_time, parse_time
+from zccr_stream.events.times import NS_MIN, format_time, parse_time
 from zccr_stream.events.vocabulary import (
     ASSET_DELETED,
     ASSET_EMBEDDED,
@@ -66,6 +66,7 @@ __all__ = [
     "IMAGE",
     "INPUT_TYPES",
     "MODALITIES",
+    "NS_MIN",
     "PROFILE_CHANGED",
     "RECOMMENDATIONS",
     "RECOMMENDATIONS_TYPE",

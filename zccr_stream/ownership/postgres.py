@@ -19,13 +19,16 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from zccr_stream.events import AssetDeleted, InputEvent, ProfileChanged, UserDeleted
+from zccr_stream.audit import AssetState, Truth, UserState
+from zccr_stream.events import NS_MIN, AssetDeleted, InputEvent, ProfileChanged, UserDeleted
 from zccr_stream.interests import Profile
 from zccr_stream.ownership import binary, reading, sessions
 from zccr_stream.ownership import statements as sql
 from zccr_stream.ownership.migrating import check_migrated
 from zccr_stream.ownership.registers import Batch, Changes, Register, Row, decide, reduce
 from zccr_stream.pipeline import Announcement, HeldVectors, Touched, Writes
+
+_STREAMED_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,44 @@ class PostgresOwnership:
         tombstones = counts.pop(None, 0)
         live = {modality: count for modality, count in counts.items() if modality is not None}
         return Statistics(live, tombstones, users, self.backlog())
+
+    @contextmanager
+    def auditing(self) -> Iterator[Truth]:
+        """Everything, in one snapshot, to hold what was published against; assets and users stream past once."""
+        with sessions.translated(), self._snapshots.begin() as connection:
+            unannounced_assets = frozenset(connection.scalars(sql.UNANNOUNCED_ASSETS))
+            unannounced_users = frozenset(connection.scalars(sql.UNANNOUNCED_USERS))
+            streaming = connection.execution_options(yield_per=_STREAMED_ROWS)
+            assets = streaming.execute(sql.AUDIT_ASSETS, {"model": self._model})
+            users = streaming.execute(sql.AUDIT_USERS, {"model": self._model})
+            yield Truth(
+                ((asset_id, AssetState(revision, bytes(digest))) for asset_id, revision, digest in assets),
+                ((user_id, UserState(version, has_assets)) for user_id, version, has_assets in users),
+                unannounced_assets,
+                unannounced_users,
+            )
+
+    def announce_again(self, revisions: Mapping[str, int], versions: Mapping[str, int], received_at_ms: int) -> None:
+        """Note assets and users as still to be announced, above what was published of them.
+
+        Args:
+            revisions: By asset the greatest revision that was published; assets without a row are announced as removed.
+            versions: By user the greatest version that was published.
+            received_at_ms: From when on the users' refreshes count as under way.
+        """
+
+        def note(connection: sa.Connection) -> None:
+            connection.execute(sql.RAISE_VERSIONS, {"user_ids": list(versions), "versions": list(versions.values())})
+            connection.execute(
+                sql.RAISE_REVISIONS,
+                {"asset_ids": list(revisions), "revisions": list(revisions.values()), "never": NS_MIN},
+            )
+            connection.execute(sql.MARK_ASSETS, {"asset_ids": list(revisions)})
+            connection.execute(
+                sql.MARK_USERS, {"user_ids": list(versions), "received": [received_at_ms] * len(versions)}
+            )
+
+        sessions.attempt(self._engine, self._attempts_max, note)
 
     def _decide(self, connection: sa.Connection, batch: Batch) -> Changes:
         """Lock the users and the assets of a batch, and decide what it changes."""

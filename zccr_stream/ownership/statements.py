@@ -183,3 +183,38 @@ BACKLOG = sa.text("""
 COUNT_ASSETS = sa.text("SELECT modality, count(*) FROM assets GROUP BY modality ORDER BY modality")
 
 COUNT_USERS = sa.text("SELECT count(*) FROM users")
+
+# The digest is that of `audit.digest`.
+AUDIT_ASSETS = sa.text("""
+    SELECT
+        asset_id,
+        revision,
+        decode(md5(convert_to(user_id || chr(1) || modality || chr(1), 'UTF8') || embedding), 'hex')
+    FROM assets WHERE model = :model
+""")
+
+AUDIT_USERS = sa.text("""
+    SELECT user_id, profile_version, EXISTS (SELECT FROM assets WHERE user_id = users.user_id AND model = :model)
+    FROM users WHERE profile_version > 0
+""")
+
+UNANNOUNCED_ASSETS = sa.text("SELECT asset_id FROM unannounced_assets")
+
+UNANNOUNCED_USERS = sa.text("SELECT user_id FROM unannounced_profiles")
+
+# Recommenders and subscribers keep the greatest, so a state that is announced again must be greater than all they saw.
+RAISE_VERSIONS = sa.text("""
+    INSERT INTO users (user_id, profile_version)
+    SELECT * FROM unnest(CAST(:user_ids AS text[]), CAST(:versions AS bigint[])) AS published (user_id, version)
+    ORDER BY user_id COLLATE "C"
+    ON CONFLICT (user_id) DO UPDATE SET profile_version = greatest(users.profile_version, excluded.profile_version)
+""")
+
+# An asset without a row gets one that any write overtakes.
+RAISE_REVISIONS = sa.text("""
+    INSERT INTO assets (asset_id, occurred_at_ns, deleted, event_id, revision)
+    SELECT asset_id, :never, false, '', revision + 1
+    FROM unnest(CAST(:asset_ids AS text[]), CAST(:revisions AS bigint[])) AS published (asset_id, revision)
+    ORDER BY asset_id COLLATE "C"
+    ON CONFLICT (asset_id) DO UPDATE SET revision = greatest(assets.revision + 1, excluded.revision)
+""")
