@@ -47,6 +47,7 @@ from zccr_stream.events import (
     parse_embeddings,
     parse_profile_changed,
     parse_time,
+    shorten_dead_letter,
 )
 from zccr_stream.metrics import DEAD_LETTER_STAGES
 from zccr_stream.settings import Settings
@@ -437,5 +438,7 @@ def test_a_dead_letter_is_written_as_in_the_example() -> None:
 
     assert_written_as(message, example, "asset-uploaded.dlq")
     added = _property_names(MESSAGES["deadLetter"]["headers"])
-    assert set(added) == {name for name, _ in message.headers} - set(kept)
+    shortened = shorten_dead_letter(message)
+    assert set(added) == {name for name, _ in shortened.headers} - set(kept)
+    assert set(added) - {name for name, _ in message.headers} == {"zccr.errors.value_bytes"}
     assert added["zccr.errors.stage"]["enum"] == list(DEAD_LETTER_STAGES)
