@@ -20,7 +20,7 @@ from typing import Self
 from rich.console import Console
 
 from experiments.uploads import message
-from zccr_stream import assemble
+from zccr_stream import assemble, oversight
 from zccr_stream.cli.processes import ConsumerProcess
 from zccr_stream.embedded import Embedded
 from zccr_stream.events import AssetUploaded, Record, parse_recommendations
@@ -143,7 +143,7 @@ class Journey:
     def _subscribe(self) -> None:
         """Follow the recommendations; topics just made may have no leader yet."""
         while not self._stop.is_set():
-            follower = assemble.recommendations_follower(self._settings, self.inbox.take)
+            follower = oversight.recommendations_follower(self._settings, self.inbox.take)
             with contextlib.suppress(UnavailableError):
                 follower.run({}, self._stop, lambda: None)
             self._stop.wait(_POLL_S)
@@ -182,7 +182,7 @@ class Journey:
 
     def settled(self) -> bool:
         """Whether everything is ingested, announced and refreshed."""
-        state = assemble.status(self._settings)
+        state = oversight.status(self._settings)
         return not any(value for name, value in state.items() if "lag of" in name or "announced" in name)
 
     def readings(self) -> Readings:

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from tests.waiting import wait_until
-from zccr_stream import assemble
+from zccr_stream import assemble, oversight
 from zccr_stream.cli.newest import Newest
 from zccr_stream.cli.processes import ConsumerProcess
 from zccr_stream.events import ASSET_EMBEDDED, RECOMMENDATIONS, InputEvent, Message, dump_input
@@ -90,7 +90,7 @@ class Installation:
             for started in self.processes:
                 code = started.process.poll()
                 assert code in (None, 0, -signal.SIGKILL), f"ended with {code}:\n{started.log.read_text()[-3000:]}"
-            state = assemble.status(self.settings)
+            state = oversight.status(self.settings)
             return not any(count for name, count in state.items() if "lag of" in name or "announced" in name)
 
         wait_until(settled, SETTLE_TIMEOUT_S, "everything is ingested, announced and refreshed", poll_s=0.2)

@@ -22,15 +22,12 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from zccr_stream import __version__, metrics
-from zccr_stream.audit import Published
 from zccr_stream.content import ContentLoader, DecodeLimits, FetchLimits
 from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, model_of
 from zccr_stream.events import (
     ASSET_EMBEDDED,
-    DEAD_LETTER_SUFFIX,
     MODALITIES,
     PROFILE_CHANGED,
-    RECOMMENDATIONS,
     Record,
 )
 from zccr_stream.index import LiveIndex, SnapshotError
@@ -43,7 +40,6 @@ from zccr_stream.settings import Settings
 from zccr_stream.stream.background import Background
 from zccr_stream.stream.consumer import BatchConsumer, Limits
 from zccr_stream.stream.follower import Follower
-from zccr_stream.stream.lag import commit_positions, committed_positions, group_lag
 from zccr_stream.stream.publisher import Publisher
 from zccr_stream.stream.topics import INPUT_TOPICS, TopicReport, TopicRule, identify
 from zccr_stream.stream.topics import ensure_topics as ensure_topics_in
@@ -53,9 +49,6 @@ logger = logging.getLogger(__name__)
 
 INGEST_GROUP = "zccr-ingest"
 RECOMMEND_GROUP = "zccr-recommend"
-DEAD_LETTERS_GROUP = "zccr-dlq"
-DEAD_LETTER_TOPICS = (*INPUT_TOPICS, PROFILE_CHANGED)
-"""Topics that have dead letters, without prefix."""
 
 _DELIVERY_TIMEOUT_S = 30
 _SWEEP_LIMIT = 500
@@ -386,97 +379,3 @@ def refresh(settings: Settings, truth: PostgresOwnership, index: LiveIndex, out:
         settings.profile_assets_max,
         time.time_ns,
     )
-
-
-def recommendations_follower(settings: Settings, apply: Callable[[Sequence[Record]], None]) -> Follower:
-    """Follows what is recommended, as any subscriber may."""
-    return Follower(kafka_config(settings), settings.topic_prefix + RECOMMENDATIONS, apply, settings.follow_batch_max)
-
-
-def dead_letters(
-    settings: Settings, topic: str, take: Callable[[Sequence[Record]], None], *, again: bool, done: bool
-) -> None:
-    """Hand over the dead letters of a topic that nobody has dealt with yet, in batches, up to the newest.
-
-    Args:
-        settings: The settings.
-        topic: Whose dead letters, without prefix.
-        take: Gets each batch.
-        again: Those that were dealt with before, too.
-        done: Note each batch as dealt with, after `take` returned.
-    """
-    config, name = kafka_config(settings), settings.topic_prefix + topic + DEAD_LETTER_SUFFIX
-    group = settings.topic_prefix + DEAD_LETTERS_GROUP
-    stop = threading.Event()
-    positions = committed_positions(config, group, name)
-    follower = Follower(config, name, take, settings.follow_batch_max)
-
-    def note() -> None:
-        if done:
-            commit_positions(config, group, name, follower.positions)
-        if follower.caught_up.is_set():
-            stop.set()
-
-    follower.run({} if again else positions, stop, between=note)
-
-
-class PublishedReader:
-    """Reads what the topics say, each time on from where it was before up to their newest records."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._positions: dict[str, dict[int, int]] = {ASSET_EMBEDDED: {}, RECOMMENDATIONS: {}}
-        self.published = Published()
-
-    def read(self) -> Published:
-        """Everything that was published until now."""
-        name, dimension = model(self._settings), dimension_of(self._settings.encoder)
-        self._follow(ASSET_EMBEDDED, lambda records: follow(records, self.published, name, dimension))
-        self._follow(RECOMMENDATIONS, self.published.take_recommendations)
-        return self.published
-
-    def _follow(self, topic: str, take: Callable[[Sequence[Record]], None]) -> None:
-        stop = threading.Event()
-        follower = Follower(
-            kafka_config(self._settings), self._settings.topic_prefix + topic, take, self._settings.follow_batch_max
-        )
-
-        def until_caught_up() -> None:
-            if follower.caught_up.is_set():
-                stop.set()
-
-        follower.run(self._positions[topic], stop, between=until_caught_up)
-        self._positions[topic] = follower.positions
-
-
-def refresh_lag(settings: Settings) -> int:
-    """How many changed profiles are still to be refreshed."""
-    topic = settings.topic_prefix + PROFILE_CHANGED
-    return group_lag(kafka_config(settings), settings.topic_prefix + RECOMMEND_GROUP, [topic])[topic]
-
-
-def status(settings: Settings) -> dict[str, Any]:
-    """What is there: the truth's counts, what is still to be announced, and the groups' lag."""
-    truth = ownership(settings)
-    try:
-        truth.check()
-        counts = truth.statistics()
-    finally:
-        truth.close()
-    lag = {
-        name: group_lag(
-            kafka_config(settings), settings.topic_prefix + group, [settings.topic_prefix + topic for topic in names]
-        )
-        for name, group, names in (
-            ("ingest", INGEST_GROUP, INPUT_TOPICS),
-            ("recommend", RECOMMEND_GROUP, [PROFILE_CHANGED]),
-        )
-    }
-    return {
-        "model": model(settings),
-        **{f"live {modality} assets": counts.live.get(modality, 0) for modality in MODALITIES},
-        "tombstones of assets": counts.tombstones,
-        "users": counts.users,
-        "still to be announced": counts.backlog.assets + counts.backlog.profiles,
-        **{f"{name} lag of {topic}": behind for name, topics in lag.items() for topic, behind in topics.items()},
-    }

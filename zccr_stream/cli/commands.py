@@ -13,7 +13,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Table
 
-from zccr_stream import assemble
+from zccr_stream import assemble, oversight
 from zccr_stream.cli.demo.command import demo
 from zccr_stream.cli.dlq import dlq
 from zccr_stream.cli.upload import upload
@@ -87,7 +87,7 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="As JSON, for machines.")] = False,
 ) -> None:
     """Say what is there: the groups' lag, assets, users, and what is still to be announced."""
-    state = assemble.status(Settings())
+    state = oversight.status(Settings())
     console = Console()
     if json:
         console.print_json(data=state)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from zccr_stream import assemble
+from zccr_stream import assemble, oversight
 from zccr_stream.events import DeadLetter, Record, format_time, parse_dead_letter, restore_dead_letter
 from zccr_stream.settings import Settings
 
@@ -45,14 +45,14 @@ def dlq(
     seen = _Seen(stages, limit)
     out = assemble.publisher(settings) if replay else None
     try:
-        for topic in assemble.DEAD_LETTER_TOPICS:
+        for topic in oversight.DEAD_LETTER_TOPICS:
 
             def take(records: Sequence[Record], topic: str = topic) -> None:
                 whole = seen.take(topic, records)
                 if out is not None:
                     out.publish([restore_dead_letter(record, topic) for record in whole])
 
-            assemble.dead_letters(settings, topic, take, again=everything, done=replay)
+            oversight.dead_letters(settings, topic, take, again=everything, done=replay)
     finally:
         if out is not None:
             out.close(5)

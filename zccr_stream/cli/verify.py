@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from zccr_stream import assemble
+from zccr_stream import assemble, oversight
 from zccr_stream.audit import NOT_PUBLISHED, Audit, compare
 from zccr_stream.ownership import PostgresOwnership
 from zccr_stream.settings import Settings
@@ -57,7 +57,7 @@ def verify(
 
 def _audit(settings: Settings, truth: PostgresOwnership, settle_s: float) -> Audit:
     """What differs, and still does after a while."""
-    reader = assemble.PublishedReader(settings)
+    reader = oversight.PublishedReader(settings)
 
     def look() -> Audit:
         published = reader.read()
@@ -68,7 +68,7 @@ def _audit(settings: Settings, truth: PostgresOwnership, settle_s: float) -> Aud
     if audit:
         time.sleep(settle_s)
         audit = look().standing_since(audit)
-    if audit.user_differences and assemble.refresh_lag(settings):
+    if audit.user_differences and oversight.refresh_lag(settings):
         waiting = [user for user, (_, how) in audit.user_differences.items() if how == NOT_PUBLISHED]
         for user_id in waiting:  # their turn is still to come
             del audit.user_differences[user_id]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from zccr_stream import assemble
+from zccr_stream import oversight
 from zccr_stream.cli.newest import Newest
 from zccr_stream.events import MODALITIES
 from zccr_stream.settings import Settings
@@ -30,7 +30,7 @@ def watch(
         signal.signal(number, lambda *_: stop.set())
     console = Console()
     newest = Newest()
-    follower = assemble.recommendations_follower(Settings(), newest.take)
+    follower = oversight.recommendations_follower(Settings(), newest.take)
 
     def show() -> None:
         if not follower.caught_up.is_set():

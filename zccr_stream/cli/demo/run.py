@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from zccr_stream import assemble
+from zccr_stream import assemble, oversight
 from zccr_stream.cli.demo.cast import Upload, User
 from zccr_stream.cli.newest import Newest
 from zccr_stream.cli.processes import ConsumerProcess
@@ -64,7 +64,7 @@ class Running:
 
     def settled(self) -> bool:
         """Whether all uploads are ingested and all changed profiles refreshed."""
-        state = assemble.status(self.settings)
+        state = oversight.status(self.settings)
         return not any(value for name, value in state.items() if "lag of" in name or "announced" in name)
 
 
@@ -122,7 +122,7 @@ def _consumers(stack: contextlib.ExitStack, environment: Mapping[str, str], fold
 def _follow(stack: contextlib.ExitStack, running: Running) -> None:
     """Receive the recommendations in a thread of its own until the installation goes down."""
     stop = threading.Event()
-    follower = assemble.recommendations_follower(running.settings, running.inbox.take)
+    follower = oversight.recommendations_follower(running.settings, running.inbox.take)
     thread = threading.Thread(target=follower.run, args=({}, stop, lambda: None), daemon=True)
     thread.start()
     stack.callback(thread.join, 5)
