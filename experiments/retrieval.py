@@ -16,6 +16,7 @@ shows the other two on the same half.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -58,7 +59,7 @@ def retrieval(items: Items) -> tuple[Report, str]:
         "multimodal": directions(items.images[test], items.captions[test], mixed=True),
         "multimodal, gap closed": report["closed"],
     }
-    repeated = n - len(set(items.texts))
+    repeated = sum(count for count in Counter(items.texts).values() if count > 1)
     return report, "\n".join(
         [
             f"{items.space}: {n:,} pairs"
