@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     try:
         items = datasets.load(options.data, options.encoder, options.device, options.cache)
         if options.command == "areas":
@@ -40,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sys.stdout.write(tables + "\n")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 

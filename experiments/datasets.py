@@ -117,8 +117,8 @@ def precomputed(folder: Path) -> Items:
             f"{folder}: images.npy is {images.shape}, captions.npy is {captions.shape} and items.jsonl has "
             f"{len(lines)} lines; expected one row of the same length in each of both per line"
         )
-    texts = [_text(line, "text", folder / EMBEDDINGS[2], number) for number, line in enumerate(lines, 1)]
-    labels = [str(line["label"]) if line.get("label") is not None else None for line in lines]
+    texts = [_text(line, "text", folder / EMBEDDINGS[2], number) for number, line in lines]
+    labels = [_label(line) for _, line in lines]
     return Items("precomputed", images, captions, texts, labels if any(labels) else None)
 
 
@@ -127,14 +127,11 @@ def captioned(folder: Path) -> Iterator[Picture]:
     listing = folder / LISTING
     if listing.is_file():
         place = folder / "images" if (folder / "images").is_dir() else folder
-        for number, line in enumerate(_json_lines(listing), 1):
+        for number, line in _json_lines(listing):
             captions = line.get("captions")
             if not isinstance(captions, list) or not captions or not isinstance(captions[0], str):
                 raise DataError(f'{listing}, line {number}: no "captions"; expected a list of sentences')
-            label = line.get("label")
-            yield Picture(
-                place / _text(line, "image", listing, number), captions[0], None if label is None else str(label)
-            )
+            yield Picture(place / _text(line, "image", listing, number), captions[0], _label(line))
         return
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES and path.with_suffix(".txt").is_file():
@@ -220,15 +217,27 @@ def _unit_vectors(path: Path) -> Vectors:
     return units
 
 
-def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+def _json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The number and the object of every line that is not blank; texts may hold any other line break."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8: {error}") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             value = json.loads(line)
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}; expected a JSON object on every line") from error
         if not isinstance(value, dict):
-            raise DataError(f"{path}, line {number}: {line[:60]}; expected a JSON object on every line")
-        yield value
+            raise DataError(f"{path}, line {number}: {line[:60]!r}; expected a JSON object on every line")
+        yield number, value
+
+
+def _label(line: Mapping[str, Any]) -> str | None:
+    value = line.get("label")
+    return None if value is None else str(value) or None
 
 
 def _text(line: Mapping[str, Any], key: str, path: Path, number: int) -> str:

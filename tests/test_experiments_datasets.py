@@ -36,6 +36,9 @@ def test_labels_may_be_missing_from_some_lines_or_from_all(tmp_path: Path) -> No
     precompute(tmp_path, lines='{"text": "x", "label": null}\n{"text": "y", "label": 7}\n' + 2 * '{"text": "z"}\n')
     assert precomputed(tmp_path).labels == [None, "7", None, None]
 
+    precompute(tmp_path, lines=4 * '{"text": "x", "label": ""}\n')
+    assert precomputed(tmp_path).labels is None
+
     precompute(tmp_path, lines=4 * '{"text": "x"}\n')
     assert precomputed(tmp_path).labels is None
 
@@ -50,7 +53,8 @@ def test_labels_may_be_missing_from_some_lines_or_from_all(tmp_path: Path) -> No
         ({"images": np.eye(4, 8, dtype=np.int64)}, r"int64 .* expected \(n, d\) floating point"),
         ({"images": np.array([{}])}, "cannot be read as an array"),
         ({"lines": "{}\n" * 4}, 'line 1: no "text"'),
-        ({"lines": "nonsense"}, "line 1: .*expected a JSON object"),
+        ({"lines": '{"text": ""}\n\nnonsense'}, "line 3: .*expected a JSON object"),
+        ({"lines": "{}\n[]"}, r"line 2: '\[\]'; expected a JSON object"),
     ],
 )
 def test_embeddings_that_do_not_fit_are_refused_and_named(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
@@ -58,6 +62,12 @@ def test_embeddings_that_do_not_fit_are_refused_and_named(tmp_path: Path, change
 
     with pytest.raises(DataError, match=said):
         precomputed(tmp_path)
+
+
+def test_a_text_may_hold_any_line_break_and_lines_may_be_blank(tmp_path: Path) -> None:
+    precompute(tmp_path, lines='{"text": "a\u2028b"}\n\n' + 3 * '{"text": "c\x85"}\r\n')
+
+    assert precomputed(tmp_path).texts == ["a\u2028b", "c\x85", "c\x85", "c\x85"]
 
 
 def test_a_folder_that_is_no_data_is_told_the_layouts(tmp_path: Path) -> None:
