@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__, formatter_class=plain)
-    commands = parser.add_subparsers(dest="command", title="experiments", metavar="")
+    commands = parser.add_subparsers(dest="command", title="experiments", metavar="EXPERIMENT")
     for name, module, help_ in (
         ("areas", areas, "how well areas of interest are found, and what that is worth in the feed (section 4.3)"),
         ("retrieval", retrieval, "one index a modality against one for both, and the gap closed (Tables 3 and 4)"),
