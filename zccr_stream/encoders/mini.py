@@ -28,7 +28,7 @@ NAMES_FILE = Path(__file__).with_name("mini_names.npy")
 
 TEMPERATURE = 1.5
 """Of the class probabilities, above 1: what else a picture resembles says as much as its likeliest name. Of .7 to 2 the
-best or next to it on photos (Flickr8k) and on drawings (Tux Paint stamps), by `experiments/retrieval_recall.py`."""
+best or next to it on photos (Flickr8k) and on drawings (Tux Paint stamps), by `python -m experiments retrieval`."""
 
 PIXELS = 224
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

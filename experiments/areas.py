@@ -1,0 +1,214 @@
+"""How well a user's areas of interest are found, and what that is worth in the feed (paper, section 4.3).
+
+    python -m experiments areas --data DIR [--encoder NAME] [--json FILE]
+
+A simulated user uploaded m assets of each of c classes, drawn from the labels, all of one modality: once pictures, to
+be recommended captions, and once captions, to be recommended pictures. The pairs they were drawn from are theirs alone;
+of the rest up to 1,000 belong to others. Four ways to areas go over the same users, seeds and feeds by production's
+code and its settings (`ZCCR_AREA_CUT=1.3 python -m experiments areas …` measures another cut):
+  rule   the areas that production finds, by its default cut
+  true   the classes themselves
+  one    one area a user
+  each   one area an asset
+As in the paper, of every class one asset is wanted and the others of the class are left out of what is searched. Then
+  feed recall   is the share of those in the first 20 places of the one feed: what a user sees, whatever the areas;
+  paper recall  is the share in the union of all seeds' top 10: more seeds are more places, so finer always gains;
+  ARI           is the adjusted Rand index of the areas and the classes.
+Precision, nDCG and coverage count with the others of the classes put back, all of them wanted: the share of the feed's
+places that are of the user's classes, the same with the first places worth more, and the share of the classes that
+show up. `near-duplicates` are items within a cosine of .9 of one further up (production passes over .97). Each area's
+list is as long as the longest feed, so that few areas can fill it. A cell of the grid has `draws` users, the same in
+every run; both directions of one user count as one draw in the confidence intervals. `above true areas` is the mean
+difference of the same users' feed recall, whose interval is narrower than those of the two means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from experiments.datasets import DataError, Items
+from experiments.measures import Classes, half_width
+from experiments.simulation import LENGTHS, WAYS, Rules, Values, draw, simulate
+from experiments.tables import markdown
+from zccr_stream.settings import Settings
+
+CLASSES = (1, 2, 5, 10)
+ASSETS = (5, 10, 20, 30)
+DRAWS = 30
+SEED = 0
+LENGTH = 20  # of one modality; production's feed of 50 holds 25 of each
+
+NAMES = dict(zip(WAYS, ("default cut", "true areas", "one area a user", "one area an asset"), strict=True))
+MEANS = ("feed_recall", "paper_recall", "ari", "areas")
+"""What the JSON file reports of each way, over all cells and of each cell."""
+ABOVE_TRUE = "feed_recall_above_true"
+IN_FEED = ("recall", "precision", "ndcg", "coverage", "near_duplicates")
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """How many classes and assets per class the users have, and how many users a cell has."""
+
+    classes: Sequence[int] = CLASSES
+    assets: Sequence[int] = ASSETS
+    draws: int = DRAWS
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell's means over its users by one way, and half of their 95 % confidence intervals."""
+
+    classes: int
+    assets: int
+    means: Values
+    half_widths: Values
+
+    def report(self) -> Report:
+        """What the JSON file holds of it."""
+        return {
+            "classes": self.classes,
+            "assets_per_class": self.assets,
+            **{name: self.means[name] for name in MEANS},
+            "half_widths": _finite(self.half_widths),
+        }
+
+
+def areas(items: Items, grid: Grid, settings: Settings) -> tuple[dict[str, Report], str]:
+    """Measure all four ways on every cell of the grid that can be drawn.
+
+    Returns:
+        By way what the JSON file holds, and the tables.
+
+    Raises:
+        DataError: no labels, or too few items of each label for any cell.
+    """
+    labelled, codes = _labelled(items)
+    drawable, left_out = _cells(grid, np.bincount(codes))
+    rules = Rules.of(settings)
+    cells: dict[str, list[Cell]] = {way: [] for way in WAYS}
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        simulating = progress.add_task("simulating users", total=len(drawable) * grid.draws)
+        for c, m in drawable:
+            values: dict[str, list[Values]] = {way: [] for way in WAYS}
+            for number in range(grid.draws):
+                user = draw(codes, c, m, np.random.default_rng([SEED, c, m, number]))
+                for way, measured in _with_feed_recall(simulate(labelled, user, rules)).items():
+                    values[way].append(measured)
+                progress.advance(simulating)
+            for way in WAYS:
+                cells[way].append(_cell(c, m, values[way]))
+    report = {way: _over_cells(cells[way]) for way in WAYS}
+    head = (
+        f"{items.space}: {len(labelled):,} labelled pairs, {codes.max() + 1:,} classes; means of {len(drawable)} cells "
+        f"of {grid.draws} users in both directions, ± half of the 95 % confidence interval"
+    )
+    tables = [head, _overall(report), _feeds(report), _by_cell(report)]
+    if left_out:
+        tables.append(f"Left out, as too few classes have enough items: {', '.join(left_out)}.")
+    return report, "\n\n".join(tables)
+
+
+def _labelled(items: Items) -> tuple[Items, Classes]:
+    """The items that have a label, and these as numbers, (n,): of others it is unknown who would want them."""
+    if items.labels is None:
+        raise DataError(
+            "these items have no labels, and the true areas of interest are classes of labels: add "
+            '"label": KIND to the lines of items.jsonl or captions.jsonl, or put the pictures into folders by kind'
+        )
+    rows = np.array([row for row, label in enumerate(items.labels) if label is not None])
+    labels = [label for label in items.labels if label is not None]
+    _, codes = np.unique(labels, return_inverse=True)
+    texts = [items.texts[row] for row in rows.tolist()]
+    return Items(items.space, items.images[rows], items.captions[rows], texts, labels), codes.astype(np.intp)
+
+
+def _cells(grid: Grid, counts: Classes) -> tuple[list[tuple[int, int]], list[str]]:
+    """The grid's cells that can be drawn from classes of so many items, and the names of the others."""
+    all_cells = [(c, m) for c in grid.classes for m in grid.assets]
+    drawable = [(c, m) for c, m in all_cells if np.count_nonzero(counts > m) >= c]
+    if not drawable:
+        raise DataError(
+            f"too few items of a label: a user needs at least {min(grid.classes)} classes of more than "
+            f"{min(grid.assets)} items, of which one is to be found; the largest of {len(counts)} classes have "
+            f"{', '.join(map(str, np.sort(counts)[:-6:-1].tolist()))}. Add items, or ask for less by --classes "
+            "and --assets"
+        )
+    return drawable, [f"{c} x {m}" for c, m in all_cells if (c, m) not in drawable]
+
+
+def _with_feed_recall(measured: Mapping[str, Values]) -> dict[str, Values]:
+    """One user's values by way, with the feed's recall and how far it is above that of the true areas."""
+    name = f"recall@{LENGTH}"
+    return {
+        way: {**values, "feed_recall": values[name], ABOVE_TRUE: values[name] - measured["true"][name]}
+        for way, values in measured.items()
+    }
+
+
+def _cell(classes: int, assets: int, draws: Sequence[Values]) -> Cell:
+    columns = {name: [values[name] for values in draws] for name in draws[0]}
+    means = {name: float(np.mean(column)) for name, column in columns.items()}
+    return Cell(classes, assets, means, {name: half_width(column) for name, column in columns.items()})
+
+
+def _over_cells(cells: Sequence[Cell]) -> Report:
+    """One way's report: means over the cells, which count alike."""
+    means = {name: float(np.mean([cell.means[name] for cell in cells])) for name in cells[0].means}
+    widths = {name: math.hypot(*(cell.half_widths[name] for cell in cells)) / len(cells) for name in cells[0].means}
+    return {
+        **{name: means[name] for name in (*MEANS, ABOVE_TRUE)},
+        "half_widths": _finite(widths),
+        "feeds": {str(length): {name: means[f"{name}@{length}"] for name in IN_FEED} for length in LENGTHS},
+        "cells": [cell.report() for cell in cells],
+    }
+
+
+def _finite(half_widths: Values) -> Values:
+    """A single draw has no interval, and JSON has no infinity."""
+    return {name: half_widths[name] for name in (*MEANS, ABOVE_TRUE) if math.isfinite(half_widths[name])}
+
+
+def _overall(report: Mapping[str, Report]) -> str:
+    heads = ["areas", f"feed recall@{LENGTH}", "above true areas", "paper recall@10", "ARI", "areas found"]
+    columns = (MEANS[0], ABOVE_TRUE, *MEANS[1:])
+    return markdown(
+        heads, [[NAMES[way], *(_with_width(of_way, name) for name in columns)] for way, of_way in report.items()]
+    )
+
+
+def _with_width(report: Report, name: str) -> str:
+    decimals = 1 if name == "areas" else 3
+    width = report["half_widths"].get(name)
+    shown = f"{report[name]:.{decimals}f}" + ("" if width is None else f" ± {width:.{decimals}f}")
+    return shown if name == "areas" else shown.replace("0.", ".")
+
+
+def _feeds(report: Mapping[str, Report]) -> str:
+    columns = [(name, length) for name in IN_FEED[:-1] for length in LENGTHS] + [(IN_FEED[-1], LENGTH)]
+    return markdown(
+        ["areas", *(f"{name.replace('_', '-')}@{length}" for name, length in columns)],
+        [
+            [NAMES[way], *(of_way["feeds"][str(length)][name] for name, length in columns)]
+            for way, of_way in report.items()
+        ],
+    )
+
+
+def _by_cell(report: Mapping[str, Report]) -> str:
+    """A row a cell: the four ways' recall, each as `feed / paper`."""
+    rows = []
+    for number, cell in enumerate(report["rule"]["cells"]):
+        cells = [of_way["cells"][number] for of_way in report.values()]
+        recalls = [f"{one['feed_recall']:.2f} / {one['paper_recall']:.2f}".replace("0.", ".") for one in cells]
+        rows.append([f"{cell['classes']} x {cell['assets_per_class']}", *recalls, cell["ari"], f"{cell['areas']:.1f}"])
+    names = [f"{name}, feed / paper" for name in NAMES.values()]
+    return markdown(["classes x assets", *names, "ARI, default cut", "areas, default cut"], rows)

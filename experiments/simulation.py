@@ -1,0 +1,237 @@
+"""One simulated user: what they uploaded, what others own, and what four ways to areas are worth (paper, section 4.3).
+
+Comes in: items and the numbers of their classes. Go out: per way the measures of one user. Areas, index and ranking are
+production's. Knows nothing of grids, means and tables, which `experiments.areas` makes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments import measures
+from experiments.datasets import Items
+from experiments.measures import NOTHING, Classes
+from zccr_stream import assemble
+from zccr_stream.events import IMAGE, TEXT, Embeddings
+from zccr_stream.index import LiveIndex
+from zccr_stream.interests import Area, AreaRule, Profile, find_areas
+from zccr_stream.ranking import Hits, RankingRule, rank
+from zccr_stream.settings import Settings
+
+WAYS = ("rule", "true", "one", "each")
+OTHERS_MAX = 1000  # of the paper's search space
+LENGTHS = (10, 20, 50)
+PAPER_K = 10
+NEAR = 0.9
+
+USER, OTHERS = "user", "others"
+
+Values = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A draw: rows of the items, and their class by number, `NOTHING` where it is none of the user's.
+
+    `own` (c m,) are the profile's, oldest first; `wanted` (c,) one more of each class, in the order of the classes;
+    `peers` the others of the classes; `strangers` of other classes. `classes` (n,) is of all items.
+    """
+
+    own: Classes
+    wanted: Classes
+    peers: Classes
+    strangers: Classes
+    classes: Classes
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Production's rules, with lists long enough for the longest feed."""
+
+    areas: AreaRule
+    ranking: RankingRule
+    dead_share_max: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Rules:
+        """The rules that these settings give."""
+        ranking = replace(assemble.ranking_rule(settings), k=max(LENGTHS), feed_size=max(LENGTHS))
+        return cls(assemble.area_rule(settings), ranking, settings.index_dead_share_max)
+
+
+def draw(codes: Classes, classes: int, assets: int, random: np.random.Generator) -> User:
+    """Draw a user of `classes` different classes with `assets` of each, and what up to 1,000 others' assets are.
+
+    Args:
+        codes: (n,) each item's class.
+        classes: c.
+        assets: m; a class must have more.
+        random: the draw.
+    """
+    chosen = random.choice(np.flatnonzero(np.bincount(codes) > assets), classes, replace=False)
+    by_class = [random.permutation(np.flatnonzero(codes == code)) for code in chosen]
+    own = random.permutation(np.concatenate([rows[:assets] for rows in by_class]))
+    wanted = np.array([rows[assets] for rows in by_class])
+    numbers = np.full(len(codes), NOTHING)
+    for number, rows in enumerate(by_class):
+        numbers[rows] = number
+    rest = random.permutation(np.setdiff1d(np.arange(len(codes)), np.concatenate([own, wanted])))
+    rest = rest[: max(OTHERS_MAX - classes, 0)]
+    return User(own, wanted, rest[numbers[rest] != NOTHING], rest[numbers[rest] == NOTHING], numbers)
+
+
+def ways(profile: Profile, classes: Classes, rule: AreaRule) -> dict[str, list[Area]]:
+    """A profile's areas by each of the four ways; `classes` (n,) are the true ones."""
+    n = len(profile.asset_ids)
+    return {
+        "rule": find_areas(profile, rule),
+        "true": given_areas(profile, classes, rule),
+        "one": given_areas(profile, np.zeros(n, np.intp), rule),
+        "each": given_areas(profile, np.arange(n), rule),
+    }
+
+
+def given_areas(profile: Profile, groups: Classes, rule: AreaRule) -> list[Area]:
+    """The areas that a profile of one modality has when its groups, (n,), are given, as production makes them."""
+    whole = replace(rule, cut=math.inf)
+    found = []
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        part = Profile(
+            profile.user_id,
+            profile.profile_version,
+            [profile.asset_ids[row] for row in rows.tolist()],
+            [profile.modalities[row] for row in rows.tolist()],
+            profile.occurred_at_ns[rows],
+            profile.vectors[rows],
+        )
+        (area,) = find_areas(part, whole)
+        found.append(
+            replace(area, members=rows[area.members], medoid=int(rows[area.medoid]), weight=len(rows) / len(groups))
+        )
+    newest = {area.area_id: int(profile.occurred_at_ns[area.members].max()) for area in found}
+    return sorted(found, key=lambda area: (-len(area.members), -newest[area.area_id], area.area_id))
+
+
+def simulate(items: Items, user: User, rules: Rules) -> dict[str, Values]:
+    """The user's values by way, each the mean of both directions."""
+    both = [_one_way(items, user, source, target, rules) for source, target in ((IMAGE, TEXT), (TEXT, IMAGE))]
+    return {
+        way: {name: float(np.mean([values[way][name] for values in both])) for name in both[0][way]} for way in WAYS
+    }
+
+
+def _one_way(items: Items, user: User, source: str, target: str, rules: Rules) -> dict[str, Values]:
+    """The values by way of a profile of the modality `source` to whom `target` is recommended."""
+    profile = Profile(
+        USER,
+        1,
+        _asset_ids(user.own, source),
+        [source] * len(user.own),
+        np.arange(len(user.own)),
+        items.vectors(source)[user.own].astype(np.float16).astype(np.float32),  # as the truth keeps them
+    )
+    true = user.classes[user.own]
+    found = ways(profile, true, rules.areas)
+    vectors = items.vectors(target)
+    index = LiveIndex(vectors.shape[1], OTHERS_MAX, rules.dead_share_max)
+    index.apply(_owned_by_others(np.concatenate([user.wanted, user.strangers]), target, vectors))
+    as_in_paper = _search(index, target, found, rules.ranking.k)
+    index.apply(_owned_by_others(user.peers, target, vectors))
+    in_all = _search(index, target, found, rules.ranking.k)
+    relevant = len(user.wanted) + len(user.peers)
+    return {
+        way: {
+            **_paper_measures(profile, found[way], {target: as_in_paper[way]}, user, rules.ranking),
+            **_feed_measures(profile, found[way], {target: in_all[way]}, user, relevant, vectors, rules.ranking),
+            "ari": measures.adjusted_rand(_groups(found[way], len(true)), true),
+            "areas": len(found[way]),
+        }
+        for way in WAYS
+    }
+
+
+def _search(index: LiveIndex, target: str, found: Mapping[str, Sequence[Area]], k: int) -> dict[str, Hits]:
+    """Each way's hits, one line an area, of one search with the seeds of all."""
+    seeds = np.stack([area.seed for of_way in found.values() for area in of_way])
+    hits = index.search(target, seeds, [USER] * len(seeds), k)
+    ends = np.cumsum([len(of_way) for of_way in found.values()]).tolist()
+    return {
+        way: hits.lines(slice(end - len(of_way), end)) for (way, of_way), end in zip(found.items(), ends, strict=True)
+    }
+
+
+def _paper_measures(
+    profile: Profile, areas: Sequence[Area], hits: Mapping[str, Hits], user: User, rule: RankingRule
+) -> Values:
+    """Where one asset a class is to be found: the share of these in the feed, and in the union of the top tens."""
+    recommendations = rank(profile, areas, hits, rule, "", 0)
+    (target,) = hits
+    lists = [
+        user.classes[_row(item.asset_id)]
+        for area in recommendations.areas
+        for item in area.recommended[target][:PAPER_K]
+    ]
+    feeds = user.classes[[_row(item.asset_id) for item in recommendations.feed]][None, :]
+    wanted = np.array([len(user.wanted)])
+    return {
+        "paper_recall": measures.paper_recall(np.array(lists, np.intp), len(user.wanted)),
+        **{f"recall@{length}": measures.recall(feeds, wanted, length)[0] for length in LENGTHS},
+    }
+
+
+def _feed_measures(
+    profile: Profile,
+    areas: Sequence[Area],
+    hits: Mapping[str, Hits],
+    user: User,
+    relevant: int,
+    vectors: npt.NDArray[np.float32],
+    rule: RankingRule,
+) -> Values:
+    """Where everything of the user's classes is wanted: what the feed is made of."""
+    rows = np.array([_row(item.asset_id) for item in rank(profile, areas, hits, rule, "", 0).feed])
+    feeds = user.classes[rows][None, :]
+    near = measures.near_duplicates(vectors[rows], NEAR)
+    values: Values = {}
+    for length in LENGTHS:
+        values[f"precision@{length}"] = measures.precision(feeds, length)[0]
+        values[f"ndcg@{length}"] = measures.ndcg(feeds, np.array([relevant]), length)[0]
+        values[f"coverage@{length}"] = measures.coverage(feeds, len(user.wanted), length)[0]
+        values[f"near_duplicates@{length}"] = float(near[:length].mean())
+    return values
+
+
+def _owned_by_others(rows: Classes, modality: str, vectors: npt.NDArray[np.float32]) -> Embeddings:
+    n = len(rows)
+    return Embeddings(
+        "",
+        _asset_ids(rows, modality),
+        [OTHERS] * n,
+        [modality] * n,
+        np.ones(n, np.int64),
+        np.zeros(n, np.int64),
+        vectors[rows].astype(np.float16),
+        np.ones(n, np.bool_),
+    )
+
+
+def _asset_ids(rows: Classes, modality: str) -> list[str]:
+    return [f"{modality}-{row}" for row in rows.tolist()]
+
+
+def _row(asset_id: str) -> int:
+    return int(asset_id.rpartition("-")[2])
+
+
+def _groups(areas: Sequence[Area], n: int) -> Classes:
+    """(n,) the number of each asset's area."""
+    groups = np.empty(n, np.intp)
+    for number, area in enumerate(areas):
+        groups[area.members] = number
+    return groups

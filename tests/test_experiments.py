@@ -1,0 +1,209 @@
+"""The commands on small data whose answers are known."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from experiments.__main__ import main
+from experiments.measures import NOTHING
+from experiments.simulation import WAYS, draw, given_areas
+from zccr_stream.events import IMAGE
+from zccr_stream.interests import Area, AreaRule, Profile, find_areas
+
+D = 32
+CLASSES, ITEMS = 6, 12
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path) -> Path:
+    """Well separated classes; captions lie apart from pictures by one direction, the modality gap."""
+    random = np.random.default_rng(0)
+    centres = np.repeat(np.eye(CLASSES, D), ITEMS, axis=0)
+    gap = np.zeros(D)
+    gap[-1] = 2
+    pairs = centres + 0.1 * random.normal(size=centres.shape)
+    data = tmp_path / "data"
+    data.mkdir()
+    np.save(data / "images.npy", unit(pairs - gap))
+    np.save(data / "captions.npy", unit(pairs + 0.02 * random.normal(size=pairs.shape) + gap))
+    lines = [{"text": f"Item {row}.", "label": f"kind {row // ITEMS}"} for row in range(len(pairs))]
+    (data / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return data
+
+
+def unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    units: npt.NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return units
+
+
+def run(command: str, folder: Path, *more: str) -> Any:
+    """Run a command and read what it wrote."""
+    report = folder.parent / "made/report.json"
+    assert main([command, "--data", str(folder), "--json", str(report), *more]) == 0
+    return json.loads(report.read_text())
+
+
+def test_areas_writes_all_four_ways_in_the_fixed_shape(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZCCR_AREA_CUT", "0.6")  # the gap takes up most of the unit length
+    report = run("areas", folder, "--classes", "1", "3", "--assets", "4", "6", "40", "--draws", "2")
+
+    assert tuple(report) == WAYS
+    for of_way in report.values():
+        assert {"feed_recall", "paper_recall", "ari", "areas", "cells"} <= set(of_way)
+        cells = [(cell["classes"], cell["assets_per_class"]) for cell in of_way["cells"]]
+        assert cells == [(1, 4), (1, 6), (3, 4), (3, 6)]
+        for cell in of_way["cells"]:
+            assert {"feed_recall", "paper_recall", "ari", "areas"} <= set(cell)
+        for name in ("feed_recall", "paper_recall", "ari", "areas"):
+            assert of_way[name] == pytest.approx(np.mean([cell[name] for cell in of_way["cells"]]))
+            assert math.isfinite(of_way["half_widths"][name])
+
+
+def test_well_separated_classes_are_the_areas_that_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZCCR_AREA_CUT", "0.6")
+    report = run("areas", folder, "--classes", "1", "3", "--assets", "4", "--draws", "3")
+
+    assert report["rule"] == report["true"]
+    assert (report["true"]["ari"], report["true"]["areas"]) == (1, 2)
+    assert (report["true"]["feed_recall"], report["true"]["paper_recall"]) == (1, 1)
+    assert report["one"]["areas"] == 1
+    assert [cell["areas"] for cell in report["each"]["cells"]] == [4, 12]
+
+
+def test_one_area_a_user_wastes_the_feed_and_is_reported_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = run("areas", folder, "--classes", "5", "--assets", "4", "--draws", "4")
+
+    # Of all users' classes 5 x 8 items are to be found: only seeds of single classes keep strangers out of the feed.
+    precision = {way: report[way]["feeds"]["20"]["precision"] for way in WAYS}
+    assert precision["true"] == precision["each"] == 1
+    assert report["each"]["paper_recall"] >= report["true"]["paper_recall"] == 1
+
+
+def test_the_same_data_give_the_same_numbers(folder: Path) -> None:
+    more = ("--classes", "2", "--assets", "3", "--draws", "2")
+
+    assert run("areas", folder, *more) == run("areas", folder, *more)
+
+
+def test_a_single_draw_has_no_interval(folder: Path) -> None:
+    report = run("areas", folder, "--classes", "2", "--assets", "3", "--draws", "1")
+
+    assert report["rule"]["half_widths"] == {}
+
+
+def test_cells_that_cannot_be_drawn_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("areas", folder, "--classes", "2", "7", "--assets", "3", "12", "--draws", "1")
+
+    assert "too few classes have enough items: 2 x 12, 7 x 3, 7 x 12." in capsys.readouterr().out
+
+
+def test_items_without_a_label_belong_to_nobody(folder: Path) -> None:
+    lines = (folder / "items.jsonl").read_text().splitlines()
+    more = [json.dumps({"text": "unlabelled"})] * ITEMS
+    for name in ("images", "captions"):
+        vectors = np.load(folder / f"{name}.npy")
+        np.save(folder / f"{name}.npy", np.concatenate([vectors[:ITEMS], vectors]))
+    (folder / "items.jsonl").write_text("\n".join([*more, *lines]))
+
+    report = run("areas", folder, "--classes", "2", "--assets", "3", "--draws", "2")
+
+    assert report["true"]["feed_recall"] == 1
+
+
+def test_areas_without_labels_say_what_to_add(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.dumps({"text": "x"})] * (CLASSES * ITEMS)
+    (folder / "items.jsonl").write_text("\n".join(lines))
+
+    assert main(["areas", "--data", str(folder)]) == 2
+    assert 'add "label": KIND to the lines of items.jsonl' in capsys.readouterr().err
+
+
+def test_areas_of_too_few_items_say_how_many_there_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["areas", "--data", str(folder), "--assets", "12"]) == 2
+    assert "the largest of 6 classes have 12, 12, 12, 12, 12" in capsys.readouterr().err
+
+
+def test_a_users_draw_divides_the_items() -> None:
+    codes = np.repeat(np.arange(5), 10)
+
+    user = draw(codes, 3, 4, np.random.default_rng(0))
+
+    parts = (user.own, user.wanted, user.peers, user.strangers)
+    assert [len(part) for part in parts] == [12, 3, 15, 20]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(50))
+    assert user.classes[user.wanted].tolist() == [0, 1, 2]
+    assert np.bincount(user.classes[user.own]).tolist() == [4, 4, 4]
+    assert set(user.classes[user.strangers].tolist()) == {NOTHING}
+    assert len(set(codes[user.own].tolist()).intersection(codes[user.strangers].tolist())) == 0
+
+
+def test_what_others_own_is_bounded_as_in_the_paper() -> None:
+    user = draw(np.repeat(np.arange(30), 100), 2, 5, np.random.default_rng(0))
+
+    assert len(user.wanted) + len(user.peers) + len(user.strangers) == 1000
+
+
+def test_given_areas_are_what_production_makes_of_the_same_groups() -> None:
+    rule = AreaRule(variance=0.99, cut=0.6, growth=0.2, areas_max=100, sample_size=1000, seed="centroid")
+    groups = np.array([0, 1, 1, 2, 0, 1])
+    vectors = unit(np.eye(3, D)[groups] + 0.05 * np.random.default_rng(0).normal(size=(6, D)))
+    profile = Profile("user", 1, [f"asset-{row}" for row in range(6)], [IMAGE] * 6, np.arange(6), vectors)
+
+    def plain(areas: list[Area]) -> list[tuple[object, ...]]:
+        return [(area.area_id, area.weight, area.members.tolist(), area.medoid, area.seed.tolist()) for area in areas]
+
+    assert plain(given_areas(profile, groups, rule)) == plain(find_areas(profile, rule))
+
+
+def test_retrieval_writes_the_fixed_shape_and_closing_the_gap_brings_recall_back(folder: Path) -> None:
+    report = run("retrieval", folder)
+
+    assert list(report) == ["unimodal", "multimodal", "closed"]
+    for space in report.values():
+        assert list(space) == ["t2i", "i2t"]
+        for shares in space.values():
+            assert list(shares) == ["1", "5", "10"]
+            assert 0 <= shares["1"] <= shares["5"] <= shares["10"] <= 1
+    for direction in ("t2i", "i2t"):
+        assert report["unimodal"][direction]["10"] > 0.9
+        assert report["multimodal"][direction]["10"] == 0
+        assert report["closed"][direction]["10"] > 0.9
+
+
+def test_retrieval_needs_two_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("images", "captions"):
+        np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[:1])
+    (folder / "items.jsonl").write_text('{"text": "alone"}\n')
+
+    assert main(["retrieval", "--data", str(folder)]) == 2
+    assert "there is 1 pair" in capsys.readouterr().err
+
+
+def test_without_a_command_the_help_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+
+    shown = capsys.readouterr().out
+    assert "areas" in shown
+    assert "retrieval" in shown
+
+
+@pytest.mark.parametrize("command", ["areas", "retrieval"])
+def test_a_commands_help_tells_the_protocol_and_the_layouts(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+
+    shown = capsys.readouterr().out
+    assert "items.jsonl" in shown
+    assert "paper" in shown
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "many"])
+def test_a_wrong_number_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["areas", "--data", ".", "--draws", wrong])
+    assert "--draws" in capsys.readouterr().err
