@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from zccr_stream.cli.newest import Newest
 from zccr_stream.events import (
     ASSET_DELETED,
     ASSET_UPLOADED,
+    USER_DELETED,
     AssetUploaded,
     BadInputError,
     FeedItem,
@@ -217,6 +219,7 @@ def test_an_older_version_is_never_shown_after_a_newer_one() -> None:
     gone = dump_recommendations(Recommendations("ann", 6, 0, "mini", [], []))
     newest.take([Record("recommendations", 0, 0, 0, gone.key, gone.value, gone.headers)])
     take("ann", 5)
+    newest.take([Record("recommendations", 0, 0, 0, b"not ours", None, ())])
 
     assert newest.changed == {"ann"}
     assert newest.by_user == {"ann": None}
@@ -285,6 +288,8 @@ def test_dead_letters_are_shown_and_replayed_once(installed: Installation) -> No
     replayed = run("dlq", "--replay", "--stage", "fetch")
     left = run("dlq")
     (again,) = installed.read(ASSET_UPLOADED)
+    run("dlq", "--done")
+    none_left = run("dlq")
     everything = json.loads(run("dlq", "--all", "--replay", "--json"))
 
     assert "3 dead letters" in shown
@@ -292,7 +297,8 @@ def test_dead_letters_are_shown_and_replayed_once(installed: Installation) -> No
     assert "no [red]image" in shown
     assert f"{ASSET_UPLOADED} 1@7" in shown
     assert "1 published again" in replayed
-    assert "no dead letters" in left
+    assert "3 dead letters" in left
+    assert "no dead letters" in none_left
     assert (again.key(), again.value(), again.timestamp()[1]) == (b"late", b"late", YESTERDAY_MS)
     assert again.headers() == [("a", b"1")]
     assert everything["replayed"] == 2
@@ -303,3 +309,27 @@ def test_dead_letters_are_shown_and_replayed_once(installed: Installation) -> No
     }
     assert "cannot be replayed" in shown
     assert installed.read(ASSET_DELETED) == []
+
+
+def test_letters_that_are_not_whole_or_too_large_are_not_replayed_and_stop_nothing(installed: Installation) -> None:
+    """Without its headers a record would be another event: the one it carries in them would be lost, its time too."""
+    unreadable = Record("t", 0, 0, YESTERDAY_MS, b"k", b"{}", (), has_readable_headers=False)
+    installed.publisher.publish(
+        [dump_dead_letter(unreadable, ASSET_UPLOADED, BadInputError("parse", "no"), attempts=1)]
+    )
+    refused(installed, ASSET_UPLOADED, BadInputError("decode", "no image"), "large", os.urandom(6_500_000))
+    refused(installed, USER_DELETED, BadInputError("parse", "no \x1b[31mJSON"), "\x1b[31mkey", b"x")
+
+    said = run("dlq", "--replay")
+
+    assert "3 dead letters" in said
+    assert "1 published again" in said
+    assert "2 cannot be replayed" in said
+    assert "\x1b[31m" not in said
+    assert installed.read(ASSET_UPLOADED) == []
+    assert "no dead letters" in run("dlq")
+
+
+@pytest.mark.parametrize("options", [("--replay", "--stage", "fetc"), ("--done", "--stage", "fetch")])
+def test_what_would_hide_letters_by_mistake_is_refused(installed: Installation, options: Sequence[str]) -> None:
+    assert CliRunner().invoke(app, ["dlq", *options]).exit_code == 2

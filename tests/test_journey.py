@@ -24,6 +24,7 @@ from zccr_stream.encoders import load_encoder
 from zccr_stream.events import (
     ASSET_UPLOADED,
     IMAGE,
+    PROFILE_CHANGED,
     TEXT,
     AssetDeleted,
     AssetUploaded,
@@ -158,6 +159,18 @@ def test_an_upload_becomes_its_owners_recommendations(installed: Installation) -
     assert recommended["areas"][0]["recommended"]["image"][0]["asset_id"] == "cem/2"
     assert {item["user_id"] for item in recommended["feed"]} == {"ben", "cem"}
     assert [process.stop(timeout_s=25) for process in (ingest, recommend)] == [0, 0]
+
+
+def test_bad_changes_of_profiles_become_dead_letters_and_the_others_are_refreshed(installed: Installation) -> None:
+    installed.wait_ready(installed.start("consumers.recommend"))
+    bad = [b"x", None, b'{"user_id":5,"profile_version":1}', b'{"user_id":"n\\u0000l","profile_version":1}']
+    good = b'{"user_id":"ann","profile_version":1}'
+    installed.publish([Message(PROFILE_CHANGED, b"k", value) for value in (*bad, good)])
+    installed.wait_settled()
+
+    letters = installed.read(PROFILE_CHANGED + ".dlq")
+    assert sorted(letter.value() or b"" for letter in letters) == sorted(value or b"" for value in bad)
+    assert installed.recommendations() == {"ann": None}
 
 
 def test_bad_input_becomes_dead_letters_and_the_events_around_it_go_through(installed: Installation) -> None:

@@ -20,13 +20,18 @@ NOT_PUBLISHED = "not published in its newest state"
 ORPHAN = "published, but not live in the database"
 AHEAD = "published in a newer state than the database has: was it restored from a backup?"
 UNEQUAL = "published with another content"
+ON_ITS_WAY = "still to be announced: the ingest consumers do that"
+TO_BE_REFRESHED = "still to be refreshed: the recommend consumers do that"
+WAITING = frozenset({ON_ITS_WAY, TO_BE_REFRESHED})
+"""What running consumers settle by themselves."""
 
 
 class AssetState(NamedTuple):
-    """An asset: its revision, and the digest of owner, modality and vector; None where it is not live."""
+    """An asset: its revision, the digest of owner, modality and vector, and the owner; None, '' where not live."""
 
     revision: int
     digest: bytes | None
+    user_id: str = ""
 
 
 class UserState(NamedTuple):
@@ -34,6 +39,14 @@ class UserState(NamedTuple):
 
     version: int
     has_assets: bool
+
+
+class Difference(NamedTuple):
+    """The revision or version that was published, how it differs, and whose profiles a mended asset is in."""
+
+    published: int
+    how: str
+    user_ids: frozenset[str] = frozenset()
 
 
 def digest(user_id: str, modality: str, vector: bytes) -> bytes:
@@ -52,26 +65,32 @@ class Truth:
 
 
 class Published:
-    """The last state of every asset and user in the topics; some 300 bytes each."""
+    """The newest state of every asset and user in the topics, as those who follow them keep it; some 300 bytes each."""
 
     def __init__(self) -> None:
         self.assets: dict[str, AssetState] = {}
         self.users: dict[str, UserState] = {}
+        self._user_ids: dict[str, str] = {}
 
     def apply(self, embeddings: Embeddings) -> None:
-        """Take a batch of `asset-embedded`: the last record of an asset counts, as compaction keeps it."""
+        """Take a batch of `asset-embedded`: the greatest revision of an asset counts, of equal ones the last."""
         for row, live in enumerate(embeddings.live.tolist()):
-            vector = embeddings.vectors[row].tobytes()
-            content = digest(embeddings.user_ids[row], embeddings.modalities[row], vector) if live else None
-            self.assets[embeddings.asset_ids[row]] = AssetState(int(embeddings.revisions[row]), content)
+            asset_id, revision = embeddings.asset_ids[row], int(embeddings.revisions[row])
+            if asset_id in self.assets and revision < self.assets[asset_id].revision:
+                continue
+            self.assets[asset_id] = AssetState(revision, None)
+            if live:
+                user_id = self._user_ids.setdefault(embeddings.user_ids[row], embeddings.user_ids[row])
+                content = digest(user_id, embeddings.modalities[row], embeddings.vectors[row].tobytes())
+                self.assets[asset_id] = AssetState(revision, content, user_id)
 
     def take_recommendations(self, records: Sequence[Record]) -> None:
-        """Take a batch of `recommendations`: the greatest version of a user counts, as subscribers keep it."""
+        """Take a batch of `recommendations`: the greatest version of a user counts, of equal ones the last."""
         for record in records:
             try:
                 user_id, version = recommendations_id(record)
             except CorruptRecordError as error:
-                logger.error("%s", error)
+                logger.error("passed over: %s", error)
                 continue
             if version >= self.users.get(user_id, UserState(0, False)).version:
                 self.users[user_id] = UserState(version, record.value is not None)
@@ -79,51 +98,58 @@ class Published:
 
 @dataclass(slots=True)
 class Audit:
-    """What was compared, and by id what differs: the published revision or version, and in words how."""
+    """What was compared, and by id what differs."""
 
     live_assets: int = 0
     users: int = 0
-    unannounced: int = 0
-    asset_differences: dict[str, tuple[int, str]] = field(default_factory=dict)
-    user_differences: dict[str, tuple[int, str]] = field(default_factory=dict)
+    assets_that_differ: dict[str, Difference] = field(default_factory=dict)
+    users_that_differ: dict[str, Difference] = field(default_factory=dict)
 
     def standing_since(self, before: Audit) -> Audit:
         """Only what differed in the same way before: what was merely on its way has moved on."""
         return Audit(
             self.live_assets,
             self.users,
-            self.unannounced,
-            dict(self.asset_differences.items() & before.asset_differences.items()),
-            dict(self.user_differences.items() & before.user_differences.items()),
+            dict(self.assets_that_differ.items() & before.assets_that_differ.items()),
+            dict(self.users_that_differ.items() & before.users_that_differ.items()),
         )
 
     def __bool__(self) -> bool:
-        return bool(self.asset_differences or self.user_differences)
+        return bool(self.assets_that_differ or self.users_that_differ)
 
 
 def compare(truth: Truth, published: Published) -> Audit:
-    """Hold what was published against the truth; what is noted as still to be announced is left out."""
-    audit = Audit(unannounced=len(truth.unannounced_assets) + len(truth.unannounced_users))
+    """Hold what was published against the truth."""
+    audit = Audit()
     orphans = {asset_id for asset_id, state in published.assets.items() if state.digest is not None}
     for asset_id, state in truth.assets:
         audit.live_assets += 1
         orphans.discard(asset_id)
         said = published.assets.get(asset_id, AssetState(0, None))
-        if said != state and asset_id not in truth.unannounced_assets:
-            audit.asset_differences[asset_id] = (said.revision, _asset_difference(state, said))
-    for asset_id in orphans - truth.unannounced_assets:
-        audit.asset_differences[asset_id] = (published.assets[asset_id].revision, ORPHAN)
+        if said != state:
+            how = ON_ITS_WAY if asset_id in truth.unannounced_assets else _asset_difference(state, said)
+            audit.assets_that_differ[asset_id] = Difference(said.revision, how, _owners(state, said))
+    for asset_id in orphans:
+        said = published.assets[asset_id]
+        how = ON_ITS_WAY if asset_id in truth.unannounced_assets else ORPHAN
+        audit.assets_that_differ[asset_id] = Difference(said.revision, how, _owners(said))
     strangers = set(published.users)
     for user_id, of_user in truth.users:
         audit.users += 1
         strangers.discard(user_id)
         # A user without assets whose tombstone compaction has taken away is as it should be.
         of_topic = published.users.get(user_id, UserState(0, True) if of_user.has_assets else of_user)
-        if of_topic != of_user and user_id not in truth.unannounced_users:
-            audit.user_differences[user_id] = (of_topic.version, _user_difference(of_user, of_topic))
-    for user_id in strangers - truth.unannounced_users:
-        audit.user_differences[user_id] = (published.users[user_id].version, AHEAD)
+        if of_topic != of_user:
+            how = ON_ITS_WAY if user_id in truth.unannounced_users else _user_difference(of_user, of_topic)
+            audit.users_that_differ[user_id] = Difference(of_topic.version, how)
+    for user_id in strangers:
+        how = ON_ITS_WAY if user_id in truth.unannounced_users else AHEAD
+        audit.users_that_differ[user_id] = Difference(published.users[user_id].version, how)
     return audit
+
+
+def _owners(*states: AssetState) -> frozenset[str]:
+    return frozenset(state.user_id for state in states if state.digest is not None)
 
 
 def _asset_difference(state: AssetState, said: AssetState) -> str:

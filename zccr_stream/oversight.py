@@ -17,7 +17,7 @@ from zccr_stream.pipeline import follow
 from zccr_stream.settings import Settings
 from zccr_stream.stream.follower import Follower
 from zccr_stream.stream.lag import commit_positions, committed_positions, group_lag
-from zccr_stream.stream.topics import INPUT_TOPICS
+from zccr_stream.stream.topics import INPUT_TOPICS, identify
 
 DEAD_LETTER_TOPICS = (*INPUT_TOPICS, PROFILE_CHANGED)
 """Topics that have dead letters, without prefix."""
@@ -27,7 +27,9 @@ _DEAD_LETTERS_GROUP = "zccr-dlq"
 
 def recommendations_follower(settings: Settings, apply: Callable[[Sequence[Record]], None]) -> Follower:
     """Follows what is recommended, as any subscriber may."""
-    return Follower(kafka_config(settings), settings.topic_prefix + RECOMMENDATIONS, apply, settings.follow_batch_max)
+    config, name = kafka_config(settings), settings.topic_prefix + RECOMMENDATIONS
+    identify(config, name)
+    return Follower(config, name, apply, settings.follow_batch_max)
 
 
 def dead_letters(
@@ -74,9 +76,9 @@ class PublishedReader:
 
     def _follow(self, topic: str, take: Callable[[Sequence[Record]], None]) -> None:
         stop = threading.Event()
-        follower = Follower(
-            kafka_config(self._settings), self._settings.topic_prefix + topic, take, self._settings.follow_batch_max
-        )
+        config, name = kafka_config(self._settings), self._settings.topic_prefix + topic
+        identify(config, name)  # a person wants to hear at once that it is not there
+        follower = Follower(config, name, take, self._settings.follow_batch_max)
 
         def until_caught_up() -> None:
             if follower.caught_up.is_set():

@@ -312,8 +312,9 @@ class Refresh:
         for row, record in enumerate(records):
             try:
                 changes.append(parse_profile_changed(record))
-            except CorruptRecordError as error:
-                outcomes[row] = BadInputError("parse", str(error))
+            except BadInputError as error:
+                outcomes[row] = error
+                metrics.failed("profile", "bad_input")
         self.refresh(sorted({change.user_id for change in changes}))
         now_ms = self._clock_ns() / 1e6
         metrics.observe_event_to_recommendation([(now_ms - change.received_at_ms) / 1e3 for change in changes])

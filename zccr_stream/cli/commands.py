@@ -47,7 +47,7 @@ app.command()(verify)
 def main() -> None:
     """Run the command line; 2 for wrong settings, 1 for what is away or went wrong."""
     logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
-    errors = Console(stderr=True, highlight=False)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app()
     except (ValidationError, SettingsError) as error:

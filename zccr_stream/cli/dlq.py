@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from zccr_stream import assemble, oversight
-from zccr_stream.events import DeadLetter, Record, format_time, parse_dead_letter, restore_dead_letter
+from zccr_stream.cli.showing import shown
+from zccr_stream.events import DeadLetter, Message, Record, format_time, parse_dead_letter, restore_dead_letter
+from zccr_stream.pipeline import MessageTooLargeError, Publisher
 from zccr_stream.settings import Settings
 
 _SHOWN_CHARS = 300
 _MS_MAX = 253_402_300_799_999  # the end of the year 9999: a producer may claim any time
 
 
+class Stage(StrEnum):
+    """Where a record was refused."""
+
+    PARSE = "parse"
+    FETCH = "fetch"
+    DECODE = "decode"
+    ENCODE = "encode"
+
+
 def dlq(
     replay: Annotated[
         bool, typer.Option("--replay", help="Publish them again where they came from, and note them as dealt with.")
     ] = False,
+    done: Annotated[bool, typer.Option("--done", help="Note them as dealt with, without publishing them.")] = False,
     stages: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stage", help="Only those that failed at this stage (parse, fetch, decode, encode); repeatable."
-        ),
+        list[Stage] | None,
+        typer.Option("--stage", help="Only those that failed at this stage; repeatable. Nothing is noted then."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also those that a replay has dealt with before.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that were dealt with before.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="How many of the newest are shown.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="As JSON, for machines.")] = False,
 ) -> None:
     """Show the dead letters: what was refused, where, and why. `--replay` gives them another try.
 
     Replaying is safe: a write that has been overtaken since changes nothing. After an outage of a store,
-    `zccr-stream dlq --replay --stage fetch` brings back what ran out of attempts. A replay deals with all letters up to
-    the newest, the ones that `--stage` leaves out included; `--all` finds those again. Replay while the consumers run:
-    records keep their time, and a topic may soon drop one that is older than its retention.
+    `zccr-stream dlq --replay --stage fetch` brings back what ran out of attempts; look at the rest, and `--done` notes
+    all of them. Replay while the consumers run: records keep their time, and a topic may soon drop one that is older
+    than its retention.
     """
+    if done and stages:
+        raise typer.BadParameter("--done notes all letters up to the newest, whatever their stage: leave --stage out")
     settings = Settings()
     seen = _Seen(stages, limit)
     out = assemble.publisher(settings) if replay else None
@@ -50,86 +63,103 @@ def dlq(
             def take(records: Sequence[Record], topic: str = topic) -> None:
                 whole = seen.take(topic, records)
                 if out is not None:
-                    out.publish([restore_dead_letter(record, topic) for record in whole])
+                    seen.replayed += _replay(out, topic, whole)
 
-            oversight.dead_letters(settings, topic, take, again=everything, done=replay)
+            noted = done or (replay and not stages)
+            oversight.dead_letters(settings, topic, take, again=everything, done=noted)
     finally:
         if out is not None:
             out.close(5)
     console = Console(soft_wrap=True)
     if json:
-        console.print_json(data=seen.summary(replay))
+        console.print_json(data=seen.summary())
         return
-    console.print(seen.table())
+    if seen.newest:
+        console.print(seen.table())
     console.print(seen.sentence(replay, everything), highlight=False)
 
 
+def _replay(out: Publisher, topic: str, whole: Sequence[Record]) -> int:
+    """Publish a batch again where it came from; how many of it, as one may be larger than it may be published."""
+    messages = [restore_dead_letter(record, topic) for record in whole]
+    try:
+        out.publish(messages)
+    except MessageTooLargeError:
+        return sum(_replay_one(out, message) for message in messages)
+    return len(messages)
+
+
+def _replay_one(out: Publisher, message: Message) -> bool:
+    try:
+        out.publish([message])
+    except MessageTooLargeError:
+        return False
+    return True
+
+
 class _Seen:
-    """What went by: counts of all, and the newest few."""
+    """What went by: counts of all, and the newest few by the records' own time."""
 
     def __init__(self, stages: Sequence[str] | None, limit: int) -> None:
         self._stages = stages
+        self._limit = limit
         self._counts: Counter[tuple[str, str]] = Counter()
         self._shortened = 0
-        self._newest: deque[tuple[DeadLetter, Record]] = deque(maxlen=limit)
+        self.replayed = 0
+        self.newest: list[tuple[DeadLetter, Record]] = []
 
     def take(self, topic: str, records: Sequence[Record]) -> list[Record]:
         """Count a batch of one topic's letters; those that match and can be replayed."""
-        whole = []
-        for record in records:
-            letter = parse_dead_letter(record)
-            if self._stages and letter.stage not in self._stages:
-                continue
-            self._counts[topic, letter.stage] += 1
-            self._newest.append((letter, record))
-            if letter.shortened:
-                self._shortened += 1
-            else:
-                whole.append(record)
+        matching = [
+            (letter, record)
+            for letter, record in ((parse_dead_letter(record), record) for record in records)
+            if not self._stages or letter.stage in self._stages
+        ]
+        self._counts.update((topic, letter.stage) for letter, _ in matching)
+        self.newest = heapq.nlargest(self._limit, [*self.newest, *matching], key=lambda of: of[1].timestamp_ms)
+        whole = [record for letter, record in matching if letter.whole]
+        self._shortened += len(matching) - len(whole)
         return whole
 
     def table(self) -> Table:
         table = Table("time", "from", "stage", "tries", "key", "what was wrong")
-        for letter, record in self._newest:
+        for letter, record in reversed(self.newest):
             table.add_row(
                 _time(record),
-                escape(f"{letter.topic} {letter.partition}@{letter.offset}"),
-                escape(letter.stage),
-                escape(letter.attempts),
-                escape(_key(record)),
-                escape(letter.message[:_SHOWN_CHARS]),
+                shown(f"{letter.topic} {letter.partition}@{letter.offset}"),
+                shown(letter.stage),
+                shown(letter.attempts),
+                shown(_key(record)),
+                shown(letter.message[:_SHOWN_CHARS]),
             )
         return table
 
     def sentence(self, replay: bool, everything: bool) -> str:
         total = self._counts.total()
         if not total:
-            return (
-                "no dead letters"
-                if everything
-                else "no dead letters that are not dealt with (--all: all that are kept)"
-            )
+            return "no dead letters" if everything else "no dead letters that nobody has dealt with (--all: every one)"
         counts = ", ".join(f"{topic} {stage or 'unknown'} {count}" for (topic, stage), count in self._counts.items())
-        said = f"{total} dead letter{'s' if total > 1 else ''}: {escape(counts)}"
+        said = f"{total} dead letter{'s' if total > 1 else ''}: {shown(counts)}"
         if replay:
-            said += f"; {total - self._shortened} published again where they came from"
+            said += f"; {self.replayed} published again where they came from"
         else:
             said += "; `zccr-stream dlq --replay` gives them another try"
-        if self._shortened:
+        left = total - self.replayed if replay else self._shortened
+        if left:
             said += (
-                f"; {self._shortened} were too large to be kept whole and cannot be replayed: the records are at the "
-                "places above, for as long as their topics keep them"
+                f"; {left} cannot be replayed, being too large or not kept whole: the records are at the places above, "
+                "for as long as their topics keep them"
             )
         return said
 
-    def summary(self, replay: bool) -> dict[str, object]:
+    def summary(self) -> dict[str, object]:
         return {
             "counts": [
                 {"topic": topic, "stage": stage, "letters": count} for (topic, stage), count in self._counts.items()
             ],
-            "replayed": self._counts.total() - self._shortened if replay else 0,
+            "replayed": self.replayed,
             "newest": [
-                {"time": _time(record), "key": _key(record), **asdict(letter)} for letter, record in self._newest
+                {"time": _time(record), "key": _key(record), **asdict(letter)} for letter, record in self.newest
             ],
         }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from zccr_stream.events import Record, parse_recommendations, recommendations_id
+from zccr_stream.events import BadEventError, CorruptRecordError, Record, parse_recommendations, recommendations_id
+
+logger = logging.getLogger(__name__)
 
 
 class Newest:
@@ -25,10 +28,15 @@ class Newest:
     def take(self, records: Sequence[Record]) -> None:
         """Keep what is not older than what was seen."""
         for record in records:
-            user_id, version = recommendations_id(record)
+            try:
+                user_id, version = recommendations_id(record)
+                recommendations = None if record.value is None else parse_recommendations(record.value)
+            except (CorruptRecordError, BadEventError) as error:
+                logger.warning("passed over: %s", error)
+                continue
             if version < self.versions.get(user_id, 0):
                 continue
             self.versions[user_id] = version
-            self.by_user[user_id] = None if record.value is None else parse_recommendations(record.value)
+            self.by_user[user_id] = recommendations
             self.arrived_s[user_id] = time.monotonic()
             self.changed.add(user_id)

@@ -8,21 +8,23 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from zccr_stream import assemble, oversight
-from zccr_stream.audit import NOT_PUBLISHED, Audit, compare
+from zccr_stream.audit import NOT_PUBLISHED, TO_BE_REFRESHED, WAITING, Audit, Difference, compare
+from zccr_stream.cli.showing import shown
 from zccr_stream.ownership import PostgresOwnership
+from zccr_stream.pipeline import UnavailableError
 from zccr_stream.settings import Settings
 
 _SHOWN = 20
-_REPAIRED_AT_ONCE = 1000
+_AT_ONCE = 1000
+_ANNOUNCING_S = 120
 
 
 def verify(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Have everything that differs announced again by the ingest consumers.")
+        bool, typer.Option("--repair", help="Have what differs announced again; the consumers must be running.")
     ] = False,
     settle_s: Annotated[
         float, typer.Option(min=0, help="Seconds after which a difference that still stands is no news on its way.")
@@ -32,8 +34,9 @@ def verify(
     """Check that every live asset and every user's version in the database is what the topics say. 1: it is not.
 
     To be run after a restore of PostgreSQL or Kafka from a backup, or at any time: it only reads, beside running
-    consumers. `--repair` raises what differs above everything that was published, and notes it as still to be
-    announced: the ingest consumers publish it within `ZCCR_SWEEP_INTERVAL_S`. Takes about 0.5 KB of memory an asset.
+    consumers. `--repair` raises what differs above everything that was published and notes it as still to be announced:
+    first the assets, and when the ingest consumers have announced those, the users, whose recommendations should come
+    from the whole index. What only waits for a consumer is reported and left to it. Takes 0.5 KB of memory an asset.
     """
     settings = Settings()
     console = Console(soft_wrap=True)
@@ -43,13 +46,15 @@ def verify(
         with Console(stderr=True).status("reading asset-embedded, recommendations and the database"):
             audit = _audit(settings, truth, settle_s)
         if repair and audit:
-            _announce_again(truth, audit)
+            with Console(stderr=True).status("having it announced again, assets before users"):
+                _repair(truth, audit, settle_s)
     finally:
         truth.close()
     if json:
         console.print_json(data=_summary(audit, repair))
     else:
-        console.print(_table(audit))
+        if audit:
+            console.print(_table(audit))
         console.print(_sentence(audit, repair), highlight=False)
     if audit and not repair:
         raise typer.Exit(1)
@@ -68,68 +73,95 @@ def _audit(settings: Settings, truth: PostgresOwnership, settle_s: float) -> Aud
     if audit:
         time.sleep(settle_s)
         audit = look().standing_since(audit)
-    if audit.user_differences and oversight.refresh_lag(settings):
-        waiting = [user for user, (_, how) in audit.user_differences.items() if how == NOT_PUBLISHED]
-        for user_id in waiting:  # their turn is still to come
-            del audit.user_differences[user_id]
+    if not audit.live_assets and (other := truth.other_model()):
+        raise UnavailableError(
+            f"no live asset is encoded by {assemble.model(settings)}, but some are by {other}: set ZCCR_ENCODER to the "
+            "encoder that the consumers run with"
+        )
+    if audit.users_that_differ and oversight.refresh_lag(settings):
+        for user_id, difference in audit.users_that_differ.items():
+            if difference.how == NOT_PUBLISHED:
+                audit.users_that_differ[user_id] = difference._replace(how=TO_BE_REFRESHED)
     return audit
 
 
-def _announce_again(truth: PostgresOwnership, audit: Audit) -> None:
+def _repair(truth: PostgresOwnership, audit: Audit, settle_s: float) -> None:
     """In batches; what is noted twice, as after an interruption, is announced twice and harms nobody."""
-    now_ms = int(time.time() * 1000)
-    users = {user_id: version for user_id, (version, _) in audit.user_differences.items()}
-    assets = {asset_id: revision for asset_id, (revision, _) in audit.asset_differences.items()}
-    for batch in _batches(users):
-        truth.announce_again({}, batch, now_ms)
+    assets = {asset_id: of.published for asset_id, of in audit.assets_that_differ.items() if of.how not in WAITING}
+    users = {user_id: of.published for user_id, of in audit.users_that_differ.items() if of.how not in WAITING}
+    for asset_id in assets:
+        for user_id in audit.assets_that_differ[asset_id].user_ids:
+            users.setdefault(user_id, 0)
     for batch in _batches(assets):
-        truth.announce_again(batch, {}, now_ms)
+        truth.announce_again(batch, {}, _now_ms())
+    if assets:
+        _wait_announced(truth, frozenset(assets))
+        time.sleep(settle_s)  # the recommenders apply them within moments
+    for batch in _batches(users):
+        truth.announce_again({}, batch, _now_ms())
+
+
+def _wait_announced(truth: PostgresOwnership, asset_ids: frozenset[str]) -> None:
+    """Raises `UnavailableError` where nobody announces them."""
+    left = len(asset_ids)
+    deadline_s = time.monotonic() + _ANNOUNCING_S
+    while waiting := len(asset_ids & truth.unannounced_assets()):
+        if waiting < left:
+            left, deadline_s = waiting, time.monotonic() + _ANNOUNCING_S
+        if time.monotonic() > deadline_s:
+            raise UnavailableError(
+                f"{waiting} assets wait to be announced and nobody does: start the ingest consumers, then run "
+                "`zccr-stream verify --repair` again for the users"
+            )
+        time.sleep(0.5)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _batches(numbers: dict[str, int]) -> list[dict[str, int]]:
     ordered = sorted(numbers.items())
-    return [dict(ordered[first : first + _REPAIRED_AT_ONCE]) for first in range(0, len(ordered), _REPAIRED_AT_ONCE)]
+    return [dict(ordered[first : first + _AT_ONCE]) for first in range(0, len(ordered), _AT_ONCE)]
 
 
-def _differences(audit: Audit) -> list[tuple[str, str, int, str]]:
+def _differences(audit: Audit) -> list[tuple[str, str, Difference]]:
     return [
-        (kind, identifier, number, how)
-        for kind, differences in (("asset", audit.asset_differences), ("user", audit.user_differences))
-        for identifier, (number, how) in sorted(differences.items())
+        (kind, identifier, difference)
+        for kind, differences in (("asset", audit.assets_that_differ), ("user", audit.users_that_differ))
+        for identifier, difference in sorted(differences.items())
     ]
 
 
 def _table(audit: Audit) -> Table:
     table = Table("what", "id", "published revision or version", "difference")
-    for kind, identifier, number, how in _differences(audit)[:_SHOWN]:
-        table.add_row(kind, escape(identifier), str(number), how)
+    for kind, identifier, difference in _differences(audit)[:_SHOWN]:
+        table.add_row(kind, shown(identifier), str(difference.published), difference.how)
     return table
 
 
 def _sentence(audit: Audit, repaired: bool) -> str:
-    said = (
-        f"{audit.live_assets:,} live assets and {audit.users:,} users compared, {audit.unannounced:,} being announced"
-    )
+    said = f"{audit.live_assets:,} live assets and {audit.users:,} users compared"
     if not audit:
         return f"{said}: all agree"
-    kinds = Counter(f"{kind}: {how}" for kind, _, _, how in _differences(audit))
-    counts = "\n".join(f"  {count:,} x {kind}" for kind, count in kinds.items())
-    end = (
-        "noted: the ingest consumers announce them now"
-        if repaired
-        else "`zccr-stream verify --repair` has them announced again"
-    )
-    return f"{said}\n{counts}\n{end}"
+    kinds = Counter((kind, difference.how) for kind, _, difference in _differences(audit))
+    lines = [said, *(f"  {count:,} x {kind}: {how}" for (kind, how), count in kinds.items())]
+    if repaired:
+        lines.append("noted: the consumers announce and refresh them now")
+    elif any(how not in WAITING for _, how in kinds):
+        lines.append("`zccr-stream verify --repair` has them announced again")
+    else:
+        lines.append("are the consumers running? `zccr-stream status` says how far they are")
+    return "\n".join(lines)
 
 
 def _summary(audit: Audit, repaired: bool) -> dict[str, Any]:
     return {
         "live_assets": audit.live_assets,
         "users": audit.users,
-        "being_announced": audit.unannounced,
         "repaired": repaired and bool(audit),
         "differences": [
-            {"what": kind, "id": identifier, "published": number, "difference": how}
-            for kind, identifier, number, how in _differences(audit)
+            {"what": kind, "id": identifier, "published": difference.published, "difference": difference.how}
+            for kind, identifier, difference in _differences(audit)
         ],
     }

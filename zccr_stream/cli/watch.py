@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from zccr_stream import oversight
 from zccr_stream.cli.newest import Newest
+from zccr_stream.cli.showing import shown
 from zccr_stream.events import MODALITIES
 from zccr_stream.settings import Settings
 
@@ -48,20 +48,20 @@ def watch(
 def table(user_id: str, recommendations: dict[str, Any] | None) -> Table:
     """One user's recommendations as a table: a row per area of interest."""
     if recommendations is None:
-        return Table(title=f"{escape(user_id)}: no assets left")
-    title = f"{escape(user_id)}, version {recommendations['profile_version']}, {recommendations['generated_at']}"
-    shown = Table("area", "weight", "assets", "like", *(f"recommended: {m}" for m in MODALITIES), title=title)
+        return Table(title=f"{shown(user_id)}: no assets left")
+    title = f"{shown(user_id)}, version {recommendations['profile_version']}, {recommendations['generated_at']}"
+    rows = Table("area", "weight", "assets", "like", *(f"recommended: {m}" for m in MODALITIES), title=title)
     for area in recommendations["areas"]:
-        shown.add_row(
+        rows.add_row(
             f"{area['modality']} {area['area_id'][:6]}",
             f"{area['weight']:.0%}",
             str(area["size"]),
-            escape(area["representative"]),
+            shown(area["representative"]),
             *(_line(area["recommended"].get(modality, [])) for modality in MODALITIES),
         )
-    return shown
+    return rows
 
 
 def _line(recommended: Sequence[dict[str, Any]]) -> str:
     more = f"\n… {len(recommended) - _SHOWN} more" if len(recommended) > _SHOWN else ""
-    return "\n".join(f"{hit['score']:.2f} {escape(hit['asset_id'])}" for hit in recommended[:_SHOWN]) + more
+    return "\n".join(f"{hit['score']:.2f} {shown(hit['asset_id'])}" for hit in recommended[:_SHOWN]) + more

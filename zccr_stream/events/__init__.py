@@ -2,6 +2,7 @@
 
 vocabulary     frozen types: topics, records, messages, events, errors
 times          RFC 3339 <-> nanoseconds
+identifiers    which ids and counts there may be
 envelope       the CloudEvents envelope over Kafka
 inputs         asset-uploaded, asset-deleted, user-deleted
 announcements  asset-embedded, profile-changed

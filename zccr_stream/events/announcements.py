@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic_core import to_json
 
 from zccr_stream.events.envelope import read_object, shown
+from zccr_stream.events.identifiers import EXPECTED_ID, is_identifier, read_count, read_identifier
 from zccr_stream.events.times import format_time, parse_time
 from zccr_stream.events.vocabulary import (
     ASSET_EMBEDDED,
@@ -103,9 +104,9 @@ class _Columns:
     def add(self, record: Record) -> None:
         headers = dict(record.headers)
         try:
-            self.asset_ids.append(_bytes(record.key).decode())
+            self.asset_ids.append(read_identifier(_bytes(record.key).decode()))
             self.models.append(_bytes(headers["model"]))
-            self.revisions.append(_revision(_bytes(headers["revision"])))
+            self.revisions.append(read_count(_bytes(headers["revision"])))
             # A removal need not say whose asset it was, of which kind, and since when.
             self.user_ids.append((headers.get("user_id") or b"").decode())
             self.modalities.append((headers.get("modality") or b"").decode())
@@ -120,13 +121,6 @@ def _bytes(value: bytes | None) -> bytes:
     if value is None:
         raise ValueError("null")
     return value
-
-
-def _revision(value: bytes) -> int:
-    revision = int(value)
-    if not 0 <= revision < 2**63:
-        raise ValueError("revision out of range")
-    return revision
 
 
 def _vectors(records: Sequence[Record], dimension: int) -> npt.NDArray[np.float16]:
@@ -164,9 +158,10 @@ def parse_profile_changed(record: Record) -> ProfileChanged:
     if record.value is None:
         raise BadEventError("value: got null, expected a JSON object")
     data = read_object("value", record.value)
-    user_id, version = data.get("user_id"), data.get("profile_version")
-    if not isinstance(user_id, str):
-        raise BadEventError(f"user_id: got {shown(user_id)}, expected a string")
+    version = data.get("profile_version")
+    user_id = data["user_id"] if isinstance(data.get("user_id"), str) else ""
+    if not is_identifier(user_id):
+        raise BadEventError(f"user_id: got {shown(data.get('user_id'))}, expected {EXPECTED_ID}")
     if not isinstance(version, int) or isinstance(version, bool):
         raise BadEventError(f"profile_version: got {shown(version)}, expected an integer")
     received_at = dict(record.headers).get("received_at_ms")

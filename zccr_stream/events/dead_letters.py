@@ -13,13 +13,26 @@ from zccr_stream.events.vocabulary import DEAD_LETTER_SUFFIX, BadInputError, Mes
 _MESSAGE_LENGTH_MAX = 1000
 _SHORT_BYTES = 4096
 _SHORT_HEADERS = 50
-_REASON_PREFIXES = ("__streams.errors.", "zccr.errors.")
 _SHORTENED = "zccr.errors.value_bytes"
+_UNREADABLE = "zccr.errors.headers"
+_REASONS = frozenset(
+    {
+        *(f"__streams.errors.{name}" for name in ("exception", "message", "topic", "partition", "offset")),
+        *(f"zccr.errors.{name}" for name in ("stage", "attempts")),
+        _SHORTENED,
+        _UNREADABLE,
+    }
+)
+
+Headers = tuple[tuple[str, bytes | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """What a dead letter says: where the record came from, which stage refused it and why, after how many attempts."""
+    """What a dead letter says: where the record came from, which stage refused it and why, after how many attempts.
+
+    `whole` is False where part of the record could not be kept: it cannot be published again as it came.
+    """
 
     topic: str
     partition: str
@@ -28,7 +41,7 @@ class DeadLetter:
     exception: str
     message: str
     attempts: str
-    shortened: bool
+    whole: bool
 
 
 def dump_dead_letter(record: Record, topic: str, error: BadInputError | TryLaterError, attempts: int) -> Message:
@@ -40,7 +53,7 @@ def dump_dead_letter(record: Record, topic: str, error: BadInputError | TryLater
         error: why, and at which stage.
         attempts: how often it was tried.
     """
-    added = {
+    reasons = {
         "__streams.errors.exception": type(error).__name__,
         "__streams.errors.message": str(error)[:_MESSAGE_LENGTH_MAX],
         "__streams.errors.topic": record.topic,
@@ -48,12 +61,13 @@ def dump_dead_letter(record: Record, topic: str, error: BadInputError | TryLater
         "__streams.errors.offset": str(record.offset),
         "zccr.errors.stage": error.stage,
         "zccr.errors.attempts": str(attempts),
+        **({} if record.has_readable_headers else {_UNREADABLE: "unreadable"}),
     }
-    # A dead letter that was published again and failed again says why it failed last.
-    kept = tuple((name, value) for name, value in record.headers if name not in added)
-    reasons = tuple((name, value.encode(errors="backslashreplace")) for name, value in added.items())
+    added = tuple((name, value.encode(errors="backslashreplace")) for name, value in reasons.items())
+    # A dead letter that was published again as it stands and failed again says why it failed last.
+    kept = _without_reasons(record.headers)
     timestamp_ms = record.timestamp_ms if record.timestamp_ms >= 0 else None
-    return Message(topic + DEAD_LETTER_SUFFIX, record.key, record.value, kept + reasons, timestamp_ms)
+    return Message(topic + DEAD_LETTER_SUFFIX, record.key, record.value, kept + added, timestamp_ms)
 
 
 def shorten_dead_letter(letter: Message) -> Message:
@@ -62,11 +76,21 @@ def shorten_dead_letter(letter: Message) -> Message:
     The record itself stays where it came from, at the partition and offset that the headers name.
     """
     headers = tuple((name, None if value is None else value[:_SHORT_BYTES]) for name, value in letter.headers)
-    reasons = tuple(header for header in headers if header[0].startswith(_REASON_PREFIXES))
-    kept = tuple(header for header in headers if header not in reasons and len(header[0]) <= _SHORT_BYTES)
+    kept = _without_reasons(headers)
+    reasons = headers[len(kept) :]
+    short = tuple(header for header in kept if len(header[0]) <= _SHORT_BYTES)
     length = (_SHORTENED, str(len(letter.value or b"")).encode())
     key = None if letter.key is None else letter.key[:_SHORT_BYTES]
-    return replace(letter, key=key, value=None, headers=(*kept[:_SHORT_HEADERS], *reasons, length))
+    return replace(letter, key=key, value=None, headers=(*short[:_SHORT_HEADERS], *reasons, length))
+
+
+def _without_reasons(headers: Headers) -> Headers:
+    """The headers without those that were added behind them, each at most once; a record's own may bear such names."""
+    kept, added = len(headers), set[str]()
+    while kept and headers[kept - 1][0] in _REASONS - added:
+        kept -= 1
+        added.add(headers[kept][0])
+    return headers[:kept]
 
 
 def parse_dead_letter(record: Record) -> DeadLetter:
@@ -84,12 +108,11 @@ def parse_dead_letter(record: Record) -> DeadLetter:
         exception=reason("exception"),
         message=reason("message"),
         attempts=said.get("zccr.errors.attempts", ""),
-        shortened=_SHORTENED in said,
+        whole=said.keys().isdisjoint((_SHORTENED, _UNREADABLE)),
     )
 
 
 def restore_dead_letter(record: Record, topic: str) -> Message:
     """The record as it came, for its own `topic` (named without prefix), with its key, value, headers and timestamp."""
-    headers = tuple(header for header in record.headers if not header[0].startswith(_REASON_PREFIXES))
     timestamp_ms = record.timestamp_ms if record.timestamp_ms >= 0 else None
-    return Message(topic, record.key, record.value, headers, timestamp_ms)
+    return Message(topic, record.key, record.value, _without_reasons(record.headers), timestamp_ms)

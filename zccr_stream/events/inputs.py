@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from pydantic_core import PydanticSerializationError, to_json
 
 from zccr_stream.events.envelope import STRUCTURED_TYPE, Envelope, read_envelope, shown, write_headers
+from zccr_stream.events.identifiers import CONTROL, EXPECTED_ID, is_identifier
 from zccr_stream.events.times import EXPECTED as EXPECTED_TIME
 from zccr_stream.events.times import NS_MAX, format_time, parse_time
 from zccr_stream.events.vocabulary import (
@@ -31,16 +32,13 @@ from zccr_stream.events.vocabulary import (
     UserDeleted,
 )
 
-ID_LENGTH_MAX = 255
 # Longer than what browsers and servers agree on; a data: URI carries its content and is as long as the record allows.
 URI_LENGTH_MAX = 8192
 _MS_NS = 1_000_000
-_CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))))
 
-_EXPECTED_ID = f"a string of 1 to {ID_LENGTH_MAX} characters without control characters"
 _EXPECTED = {
-    "asset_id": _EXPECTED_ID,
-    "user_id": _EXPECTED_ID,
+    "asset_id": EXPECTED_ID,
+    "user_id": EXPECTED_ID,
     "modality": " or ".join(map(repr, MODALITIES)),
     "uri": f"a URI of up to {URI_LENGTH_MAX} characters without control characters (a data: URI may be longer)",
     "text": "a string",
@@ -50,7 +48,7 @@ _NO_CONTENT_TYPE = f" (a structured CloudEvent needs the header content-type: {S
 
 
 def _identifier(value: str) -> str:
-    if not 1 <= len(value) <= ID_LENGTH_MAX or not _CONTROL.isdisjoint(value):
+    if not is_identifier(value):
         raise ValueError
     return value
 
@@ -62,7 +60,7 @@ def _modality(value: str) -> str:
 
 
 def _uri(value: str) -> str:
-    if value[:5].lower() != "data:" and (not 1 <= len(value) <= URI_LENGTH_MAX or not _CONTROL.isdisjoint(value)):
+    if value[:5].lower() != "data:" and (not 1 <= len(value) <= URI_LENGTH_MAX or not CONTROL.isdisjoint(value)):
         raise ValueError
     return value
 
@@ -169,10 +167,9 @@ def _event_id(record: Record, envelope: Envelope) -> str:
 
 
 def _checked_id(name: str, event_id: str) -> str:
-    try:
-        return _identifier(event_id)
-    except ValueError as error:
-        raise BadEventError(f"{name}: got {shown(event_id)}, expected {_EXPECTED_ID}") from error
+    if not is_identifier(event_id):
+        raise BadEventError(f"{name}: got {shown(event_id)}, expected {EXPECTED_ID}")
+    return event_id
 
 
 def _occurred_at_ns(record: Record, envelope: Envelope, data: _Data) -> int:

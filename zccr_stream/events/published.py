@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from zccr_stream.events.envelope import read_object, shown, write_headers
+from zccr_stream.events.identifiers import read_count, read_identifier
 from zccr_stream.events.times import format_time
 from zccr_stream.events.vocabulary import (
     RECOMMENDATIONS,
@@ -107,6 +108,6 @@ def recommendations_id(record: Record) -> tuple[str, int]:
     """
     try:
         user_id, _, version = (dict(record.headers)["ce_id"] or b"").decode().rpartition("/")
-        return user_id, int(version)
+        return read_identifier(user_id), read_count(version)
     except (KeyError, ValueError) as error:
         raise CorruptRecordError(record, f"header ce_id: {error}; expected <user_id>/<profile_version>") from error

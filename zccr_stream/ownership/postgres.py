@@ -210,11 +210,24 @@ class PostgresOwnership:
             assets = streaming.execute(sql.AUDIT_ASSETS, {"model": self._model})
             users = streaming.execute(sql.AUDIT_USERS, {"model": self._model})
             yield Truth(
-                ((asset_id, AssetState(revision, bytes(digest))) for asset_id, revision, digest in assets),
+                (
+                    (asset_id, AssetState(revision, bytes(digest), owner))
+                    for asset_id, revision, digest, owner in assets
+                ),
                 ((user_id, UserState(version, has_assets)) for user_id, version, has_assets in users),
                 unannounced_assets,
                 unannounced_users,
             )
+
+    def other_model(self) -> str | None:
+        """A model other than this one that live assets are encoded by, if there is any; may read every row."""
+        with sessions.translated(), self._reads.connect() as connection:
+            return connection.scalars(sql.OTHER_MODEL, {"model": self._model}).first()
+
+    def unannounced_assets(self) -> frozenset[str]:
+        """Assets that are still to be announced."""
+        with sessions.translated(), self._reads.connect() as connection:
+            return frozenset(connection.scalars(sql.UNANNOUNCED_ASSETS))
 
     def announce_again(self, revisions: Mapping[str, int], versions: Mapping[str, int], received_at_ms: int) -> None:
         """Note assets and users as still to be announced, above what was published of them.

@@ -189,7 +189,8 @@ AUDIT_ASSETS = sa.text("""
     SELECT
         asset_id,
         revision,
-        decode(md5(convert_to(user_id || chr(1) || modality || chr(1), 'UTF8') || embedding), 'hex')
+        decode(md5(convert_to(user_id || chr(1) || modality || chr(1), 'UTF8') || embedding), 'hex'),
+        user_id
     FROM assets WHERE model = :model
 """)
 
@@ -197,6 +198,8 @@ AUDIT_USERS = sa.text("""
     SELECT user_id, profile_version, EXISTS (SELECT FROM assets WHERE user_id = users.user_id AND model = :model)
     FROM users WHERE profile_version > 0
 """)
+
+OTHER_MODEL = sa.text("SELECT model FROM assets WHERE model <> :model LIMIT 1")
 
 UNANNOUNCED_ASSETS = sa.text("SELECT asset_id FROM unannounced_assets")
 

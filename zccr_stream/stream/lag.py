@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from zccr_stream.pipeline import UnavailableError
 from zccr_stream.stream.records import TIMEOUT_S, watermarks
+
+logger = logging.getLogger(__name__)
 
 
 def committed_positions(config: Mapping[str, Any], group: str, topic: str) -> dict[int, int]:
@@ -49,7 +52,7 @@ def group_lag(config: Mapping[str, Any], group: str, topics: Sequence[str]) -> d
 @contextmanager
 def _asking(config: Mapping[str, Any], group: str) -> Iterator[Consumer]:
     """A client that speaks for a group without joining it."""
-    consumer = Consumer({**config, "group.id": group, "enable.auto.commit": False})
+    consumer = Consumer({**config, "group.id": group, "enable.auto.commit": False}, logger=logger)
     try:
         yield consumer
     except KafkaException as error:

@@ -5,6 +5,7 @@ Idempotent producer, keys spread as Java clients spread them, so that other serv
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from zccr_stream import metrics
 from zccr_stream.events import Message
 from zccr_stream.pipeline import MessageTooLargeError, UnavailableError
+
+logger = logging.getLogger(__name__)
 
 # Before compression; what a topic takes is counted after it, and by the broker.
 _MESSAGE_MAX_BYTES = 64 * 1024 * 1024
@@ -36,7 +39,8 @@ class Publisher:
                 "message.max.bytes": _MESSAGE_MAX_BYTES,
                 "delivery.timeout.ms": int(delivery_timeout_s * 1000),
                 **config,
-            }
+            },
+            logger=logger,
         )
 
     def publish(self, messages: Sequence[Message]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from zccr_stream.events import (
     USER_DELETED,
 )
 from zccr_stream.pipeline import UnavailableError
+
+logger = logging.getLogger(__name__)
 
 INPUT_TOPICS = (ASSET_UPLOADED, ASSET_DELETED, USER_DELETED)
 
@@ -127,7 +130,7 @@ def identify(config: Mapping[str, Any], topic: str) -> str:
     Raises:
         UnavailableError: Kafka does not answer or has no such topic.
     """
-    admin = AdminClient(dict(config))
+    admin = AdminClient(dict(config), logger=logger)
     try:
         cluster = admin.describe_cluster(request_timeout=_TIMEOUT_S).result().cluster_id
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=_TIMEOUT_S)[topic].result()

@@ -1,0 +1,37 @@
+"""What may be an identifier of an asset, a user or an event, and which numbers count their states. Pure."""
+
+from __future__ import annotations
+
+ID_LENGTH_MAX = 255
+EXPECTED_ID = f"a string of 1 to {ID_LENGTH_MAX} characters without control characters"
+CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))))
+# Nothing counts that far, and a number above it would leave no room for the states that follow.
+COUNT_MAX = 2**62
+
+
+def is_identifier(value: str) -> bool:
+    """Whether it is what `EXPECTED_ID` says."""
+    return 1 <= len(value) <= ID_LENGTH_MAX and CONTROL.isdisjoint(value)
+
+
+def read_identifier(value: str) -> str:
+    """An identifier of an internal topic.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not is_identifier(value):
+        raise ValueError(f"no identifier, expected {EXPECTED_ID}")
+    return value
+
+
+def read_count(value: str | bytes) -> int:
+    """A revision or version.
+
+    Raises:
+        ValueError: no number, negative, or larger than any count of states.
+    """
+    count = int(value)
+    if not 0 <= count <= COUNT_MAX:
+        raise ValueError("out of range")
+    return count
