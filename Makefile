@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 export VIRTUAL_ENV := $(abspath $(VENV))
 EXTRAS ?= cpu,demo,dev
+WORKERS ?= 2
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
@@ -23,8 +24,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## A dozen users' photos and sentences, streamed; what was recommended, as a table and a page
 	@$(RUN) -m zccr_stream demo $(ARGS)
 
-test: install  ## All tests, on a real broker and database
-	@$(RUN) -m pytest $(ARGS)
+test: install  ## All tests, on real brokers and databases: one of each per worker
+	@$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 check: install  ## Format, lint, types, layers
 	@$(RUN) -m ruff format --check .
