@@ -25,7 +25,7 @@ demo: install  ## A dozen users' photos and sentences, streamed; what was recomm
 	@$(RUN) -m zccr_stream demo $(ARGS)
 
 test: install  ## All tests, on real brokers and databases: one of each per worker
-	@$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install  ## Format, lint, types, layers
 	@$(RUN) -m ruff format --check .
