@@ -10,10 +10,12 @@ index       one FAISS index per modality
 interests   a profile's vectors -> areas of interest
 ranking     hits per area -> rankings and one feed
 stream      Kafka: consume in batches, retry, dead-letter, publish, commit
+audit       does what was published agree with the truth?
 embedded    Apache Kafka and PostgreSQL as child processes, for demo and tests
 metrics     every metric once; /metrics, /livez, /readyz
 settings    every default once
 assemble    settings -> parts -> pipeline
+oversight   what operators ask of a running installation
 cli         zccr-stream
 """
 

@@ -6,7 +6,7 @@ Comes in: `Settings`. Go out: answers for the command line, which knows no doors
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zccr_stream.assemble import INGEST_GROUP, RECOMMEND_GROUP, kafka_config, model, ownership
@@ -46,17 +46,26 @@ def dead_letters(
     """
     config, name = kafka_config(settings), settings.topic_prefix + topic + DEAD_LETTER_SUFFIX
     group = settings.topic_prefix + _DEAD_LETTERS_GROUP
-    stop = threading.Event()
     positions = committed_positions(config, group, name)
     follower = Follower(config, name, take, settings.follow_batch_max)
 
     def note() -> None:
         if done:
             commit_positions(config, group, name, follower.positions)
+
+    _follow_to_the_end(follower, {} if again else positions, note)
+
+
+def _follow_to_the_end(follower: Follower, positions: Mapping[int, int], between: Callable[[], None]) -> None:
+    """Follow from these positions on until all is read that was there at the start."""
+    stop = threading.Event()
+
+    def look() -> None:
+        between()
         if follower.caught_up.is_set():
             stop.set()
 
-    follower.run({} if again else positions, stop, between=note)
+    follower.run(positions, stop, between=look)
 
 
 class PublishedReader:
@@ -75,16 +84,10 @@ class PublishedReader:
         return self.published
 
     def _follow(self, topic: str, take: Callable[[Sequence[Record]], None]) -> None:
-        stop = threading.Event()
         config, name = kafka_config(self._settings), self._settings.topic_prefix + topic
         identify(config, name)  # a person wants to hear at once that it is not there
         follower = Follower(config, name, take, self._settings.follow_batch_max)
-
-        def until_caught_up() -> None:
-            if follower.caught_up.is_set():
-                stop.set()
-
-        follower.run(self._positions[topic], stop, between=until_caught_up)
+        _follow_to_the_end(follower, self._positions[topic], between=lambda: None)
         self._positions[topic] = follower.positions
 
 
