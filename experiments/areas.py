@@ -24,6 +24,7 @@ difference of the same users' feed recall, whose interval is narrower than those
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,9 +35,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from experiments.datasets import DataError, Items
-from experiments.measures import Classes, half_width
+from experiments.outcome import Outcome
 from experiments.simulation import LENGTHS, WAYS, Rules, Values, draw, simulate
 from experiments.tables import markdown
+from zccr_stream.measures import Classes, half_width
 from zccr_stream.settings import Settings
 
 CLASSES = (1, 2, 5, 10)
@@ -82,18 +84,39 @@ class Cell:
         }
 
 
-def areas(items: Items, grid: Grid, settings: Settings) -> tuple[dict[str, Report], str]:
-    """Measure all four ways on every cell of the grid that can be drawn.
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the grid's size."""
+    for name, default, help_ in (
+        ("classes", CLASSES, "classes a user has assets of"),
+        ("assets", ASSETS, "assets of each class"),
+    ):
+        shown = " ".join(map(str, default))
+        command.add_argument(
+            f"--{name}", type=positive, nargs="+", default=default, metavar="N", help=f"{help_}; by default {shown}"
+        )
+    command.add_argument(
+        "--draws", type=positive, default=DRAWS, metavar="N", help="users a cell; by default %(default)s"
+    )
 
-    Returns:
-        By way what the JSON file holds, and the tables.
+
+def positive(text: str) -> int:
+    """Read a count from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}; expected at least 1")
+    return value
+
+
+def measure(items: Items, options: argparse.Namespace) -> Outcome:
+    """Measure all four ways on every cell of the grid that can be drawn.
 
     Raises:
         DataError: no labels, or too few items of each label for any cell.
     """
+    grid = Grid(options.classes, options.assets, options.draws)
     labelled, codes = _labelled(items)
     drawable, left_out = _cells(grid, np.bincount(codes))
-    rules = Rules.of(settings)
+    rules = Rules.of(Settings())
     cells: dict[str, list[Cell]] = {way: [] for way in WAYS}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         simulating = progress.add_task("simulating users", total=len(drawable) * grid.draws)
@@ -114,7 +137,7 @@ def areas(items: Items, grid: Grid, settings: Settings) -> tuple[dict[str, Repor
     tables = [head, _overall(report), _feeds(report), _by_cell(report)]
     if left_out:
         tables.append(f"Left out, as too few classes have enough items: {', '.join(left_out)}.")
-    return report, "\n\n".join(tables)
+    return Outcome(report, "\n\n".join(tables))
 
 
 def _labelled(items: Items) -> tuple[Items, Classes]:

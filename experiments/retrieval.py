@@ -16,14 +16,16 @@ shows the other two on the same half.
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
 from experiments.datasets import DataError, Items
-from experiments.measures import Vectors, counterpart_recall
+from experiments.outcome import Outcome
 from experiments.tables import markdown
+from zccr_stream.measures import Vectors, counterpart_recall
 
 KS = (1, 5, 10)
 SEED = 0
@@ -32,11 +34,12 @@ Report = dict[str, dict[str, dict[str, float]]]
 """By search space, by direction, by k as text: the shape of the JSON file."""
 
 
-def retrieval(items: Items) -> tuple[Report, str]:
-    """Measure the search spaces on all pairs and on the half that closing the gap is tested on.
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add nothing: all pairs are queries."""
 
-    Returns:
-        What the JSON file holds, and the table.
+
+def measure(items: Items, options: argparse.Namespace) -> Outcome:
+    """Measure the search spaces on all pairs and on the half that closing the gap is tested on.
 
     Raises:
         DataError: too few pairs to halve.
@@ -60,7 +63,7 @@ def retrieval(items: Items) -> tuple[Report, str]:
         "multimodal, gap closed": report["closed"],
     }
     repeated = sum(count for count in Counter(items.texts).values() if count > 1)
-    return report, "\n".join(
+    text = "\n".join(
         [
             f"{items.space}: {n:,} pairs"
             + (f", {repeated:,} of them with a caption that another has too" * (repeated > 0)),
@@ -72,6 +75,7 @@ def retrieval(items: Items) -> tuple[Report, str]:
             _table(half, len(test)),
         ]
     )
+    return Outcome(report, text)
 
 
 def directions(images: Vectors, captions: Vectors, mixed: bool) -> dict[str, dict[str, float]]:

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from experiments import measures
 from experiments.datasets import Items
-from experiments.measures import NOTHING, Classes
-from zccr_stream import assemble
+from zccr_stream import assemble, measures
 from zccr_stream.events import IMAGE, TEXT, Embeddings
 from zccr_stream.index import LiveIndex
 from zccr_stream.interests import Area, AreaRule, Profile, find_areas
+from zccr_stream.measures import NOTHING, Classes
 from zccr_stream.ranking import Hits, RankingRule, rank
 from zccr_stream.settings import Settings
 

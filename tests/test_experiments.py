@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 
 from experiments.__main__ import main
-from experiments.measures import NOTHING
 from experiments.simulation import WAYS, draw, given_areas
 from zccr_stream.events import IMAGE
 from zccr_stream.interests import Area, AreaRule, Profile, find_areas
+from zccr_stream.measures import NOTHING
 
 D = 32
 CLASSES, ITEMS = 6, 12

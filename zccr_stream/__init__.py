@@ -10,6 +10,7 @@ index       one FAISS index per modality
 interests   a profile's vectors -> areas of interest
 ranking     hits per area -> rankings and one feed
 stream      Kafka: consume in batches, retry, dead-letter, publish, commit
+measures    what is counted of feeds, areas and retrieval
 audit       does what was published agree with the truth?
 embedded    Apache Kafka and PostgreSQL as child processes, for demo and tests
 metrics     every metric once; /metrics, /livez, /readyz

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, ndcg_score
 
-from experiments.measures import (
+from zccr_stream.measures import (
     NOTHING,
     adjusted_rand,
     counterpart_recall,
