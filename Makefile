@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 export VIRTUAL_ENV := $(abspath $(VENV))
-EXTRAS ?= cpu,demo,experiments,dev
+EXTRAS ?= cpu,demo,albef,experiments,dev
 WORKERS ?= 2
 RUN := $(VENV)/bin/python
 

@@ -81,7 +81,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         "--encoder",
         default="mini",
         metavar="NAME",
-        help="`mini` (the default), or <open_clip model>/<pretrained tag or file>; embeddings need none",
+        help="`mini` (the default), albef/<file> or <open_clip model>/<pretrained tag or file>; embeddings need none",
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     command.add_argument("--json", type=Path, metavar="FILE", help="file for all numbers")

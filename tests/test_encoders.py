@@ -1,4 +1,4 @@
-"""One suite that both encoders pass, and what is particular to each."""
+"""One suite that all encoders pass, and what is particular to `mini` and to open_clip."""
 
 import json
 import shutil
@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
+from tests.albef_reference import written
 from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, mini, model_of, package_folder, towers
 from zccr_stream.encoders import open_clip as clip
 from zccr_stream.events import BadInputError
@@ -74,9 +75,15 @@ def small() -> towers.TowersEncoder:
     return load_encoder("mini", "cpu", precision="auto", batch_max=8, threads_max=2)
 
 
-@pytest.fixture(params=["small", "tiny"])
+@pytest.fixture(scope="session")
+def aligned(tmp_path_factory: pytest.TempPathFactory) -> towers.TowersEncoder:
+    file = written(tmp_path_factory.mktemp("albef"), "pretraining", 32)
+    return load_encoder(f"albef/{file}", "cpu", precision="fp32", batch_max=8, threads_max=2)
+
+
+@pytest.fixture(params=["small", "tiny", "aligned"])
 def encoder(request: pytest.FixtureRequest) -> towers.TowersEncoder:
-    """Each encoder in turn: `mini`, and open_clip with a small architecture from a file."""
+    """Each encoder in turn: `mini`, open_clip with a small architecture from a file, and ALBEF with small images."""
     loaded: towers.TowersEncoder = request.getfixturevalue(request.param)
     return loaded
 
@@ -96,7 +103,7 @@ def assert_same_to_a_step(actual: npt.NDArray[np.float32], expected: npt.NDArray
     assert (np.abs(ours.astype(np.float32) - theirs) <= step).all()
 
 
-# What both encoders hold
+# What all encoders hold
 
 
 @pytest.mark.parametrize("count", [0, 1, 11])
@@ -358,8 +365,8 @@ def test_auto_precision_follows_what_the_machine_multiplies_in_hardware(monkeypa
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     for flag, precision in (("avx2", "fp32"), ("avx512_bf16", "bf16"), ("amx_bf16", "bf16")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flag=flag: {flag: True})
-        assert clip._precision("auto", cpu) == precision
-    assert clip._precision("auto", gpu) == "fp16"
+        assert towers.choose_precision("auto", cpu) == precision
+    assert towers.choose_precision("auto", gpu) == "fp16"
 
 
 def test_numbers_that_are_not_finite_are_not_handed_out(folder: Path, tmp_path: Path) -> None:
@@ -375,8 +382,11 @@ def test_numbers_that_are_not_finite_are_not_handed_out(folder: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mimi", "expected 'mini' or <open_clip model>"),
-        ("/weights.pt", "expected 'mini' or"),
+        ("mimi", "expected 'mini', albef/<file> or <open_clip model>"),
+        ("/weights.pt", "expected 'mini', "),
+        ("albef", "expected 'mini', albef/<file>"),
+        ("albef/base", "no weights file 'base'"),
+        ("ALBEF/ALBEF.pth", "did you mean albef"),
         ("vit-b-32/openai", "did you mean ViT-B-32"),
         ("nothing-like-it/openai", "list_models"),
         ("ViT-B-32/laion3b", "it has openai, .*laion2b_s34b_b79k"),

@@ -44,7 +44,9 @@ class Settings(BaseSettings):
 
     # Encoder
     encoder: str = Field(
-        "ViT-B-32/laion2b_s34b_b79k", description="`mini`, or `<open_clip model>/<pretrained tag or file>`"
+        "ViT-B-32/laion2b_s34b_b79k",
+        description="`mini`, `<open_clip model>/<pretrained tag or file>`, or `albef/<file>`: a checkpoint of ALBEF as "
+        "published, with `vocab.txt` of bert-base-uncased beside it where no hub can be reached",
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:N`")
     encode_batch_max: Positive = Field(

@@ -1,7 +1,8 @@
 """Contents of one modality come in, unit vectors of one space of images and texts go out (paper, section 3.1).
 
-`open_clip` encodes with any model of open_clip; `mini` is small, offline and weaker. Both are a pair of towers that
-`towers` runs in bounded batches. Importing this package loads neither torch nor a model; `load_encoder` does.
+`open_clip` encodes with any model of open_clip, `albef` with a checkpoint of ALBEF, `mini` is small, offline and
+weaker. All are a pair of towers that `towers` runs in bounded batches. Importing this package loads neither torch nor a
+model; `load_encoder` does.
 Knows nothing of where contents come from and where vectors go.
 """
 
@@ -22,6 +23,12 @@ MINI = "mini"
 
 MINI_DIMENSION = 384
 
+ALBEF = "albef"
+ALBEF_DIMENSION = 256
+
+EXTRAS = {"open_clip": "", "timm": "[albef]", "transformers": "[albef]"}
+"""That bring a package; all others come with `[demo]`."""
+
 
 class EncoderError(Exception):
     """The encoder cannot be had as it was asked for; the message says what to do."""
@@ -31,8 +38,8 @@ def load_encoder(name: str, device: str, *, precision: str, batch_max: int, thre
     """Load an encoder by its name.
 
     Args:
-        name: `mini`, or `<open_clip model>/<pretrained tag or file>`. A file is told from a tag by a slash or a
-            suffix, so an absolute path gives two slashes: `ViT-B-32//models/weights.pt`.
+        name: `mini`, `albef/<file>`, or `<open_clip model>/<pretrained tag or file>`. A file is told from a tag by a
+            slash or a suffix, so an absolute path gives two slashes: `ViT-B-32//models/weights.pt`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `auto`, `fp32`, `bf16` or `fp16`. `auto` is fp16 on a GPU, bf16 on a CPU that multiplies it in
             hardware, else fp32. `mini` is always fp32.
@@ -49,6 +56,12 @@ def load_encoder(name: str, device: str, *, precision: str, batch_max: int, thre
         from zccr_stream.encoders import mini
 
         return mini.load(device, precision, batch_max, threads_max)
+    if split_name(name)[0] == ALBEF:
+        for package in ("timm", "transformers"):
+            package_folder(package)
+        from zccr_stream.encoders import albef
+
+        return albef.load(name, device, precision, batch_max, threads_max)
     from zccr_stream.encoders import open_clip
 
     return open_clip.load(name, device, precision, batch_max, threads_max)
@@ -66,7 +79,7 @@ def model_of(name: str) -> str:
     if name == MINI:
         return MINI
     architecture, weights = split_name(name)
-    path = weights_file(weights)
+    path = weights_file(architecture, weights)
     return name if path is None else f"{architecture}/sha256:{_digest(path)[:16]}"
 
 
@@ -79,6 +92,8 @@ def dimension_of(name: str) -> int:
     if name == MINI:
         return MINI_DIMENSION
     architecture, _ = split_name(name)
+    if architecture == ALBEF:
+        return ALBEF_DIMENSION
     config = package_folder("open_clip") / "model_configs" / f"{architecture}.json"
     if config.is_file():  # read as it is: importing open_clip takes seconds, and not every process encodes
         return int(json.loads(config.read_bytes())["embed_dim"])
@@ -88,20 +103,20 @@ def dimension_of(name: str) -> int:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split `<open_clip model>/<pretrained tag or file>`."""
+    """Split `<model>/<pretrained tag or file>`."""
     architecture, _, weights = name.partition("/")
     if not architecture or not weights:
         raise EncoderError(
-            f"encoder {name!r}: expected {MINI!r} or <open_clip model>/<pretrained tag or file>, "
+            f"encoder {name!r}: expected {MINI!r}, {ALBEF}/<file> or <open_clip model>/<pretrained tag or file>, "
             "such as ViT-B-32/laion2b_s34b_b79k or ViT-B-32//models/weights.pt"
         )
     return architecture, weights
 
 
-def weights_file(weights: str) -> Path | None:
-    """Return the file that `weights` names, or None where it is a pretrained tag (no slash, no suffix)."""
+def weights_file(architecture: str, weights: str) -> Path | None:
+    """Return the file that `weights` names, or None where it is a tag of open_clip (no slash, no suffix)."""
     path = Path(weights)
-    if "/" not in weights and not path.suffix:
+    if architecture != ALBEF and "/" not in weights and not path.suffix:
         return None
     if not path.is_file():
         raise EncoderError(f"no weights file {weights!r}: give the path of a file that this process can read")
@@ -112,7 +127,7 @@ def package_folder(package: str) -> Path:
     """Find the folder of an installed package without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        extra = "" if package == "open_clip" else "[demo]"
+        extra = EXTRAS.get(package, "[demo]")
         raise EncoderError(f"the package {package} is not installed: install zccr-stream{extra}")
     return Path(spec.origin).parent
 

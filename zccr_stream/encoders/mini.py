@@ -18,7 +18,7 @@ from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
 from zccr_stream.encoders import MINI, MINI_DIMENSION, EncoderError, package_folder
-from zccr_stream.encoders.towers import Towers, TowersEncoder, choose_device
+from zccr_stream.encoders.towers import Towers, TowersEncoder, choose_device, padded
 
 TEXT_TOKENS_MAX = 256
 """What MiniLM was trained for (its sentence_bert_config.json); longer texts are cut."""
@@ -99,15 +99,7 @@ def _load_minilm() -> tuple[MiniLM, Callable[[list[str]], tuple[Tensor, Tensor]]
     model = MiniLM()
     model.load_state_dict(_renamed(weights), assign=True)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(TEXT_TOKENS_MAX)
-    tokenizer.enable_padding()
-
-    def tokenize(texts: list[str]) -> tuple[Tensor, Tensor]:
-        encodings = tokenizer.encode_batch_fast(texts)
-        tokens = torch.tensor([encoding.ids for encoding in encodings])
-        return tokens, torch.tensor([encoding.attention_mask for encoding in encodings]).sum(dim=1)
-
-    return model.eval(), tokenize
+    return model.eval(), padded(tokenizer, TEXT_TOKENS_MAX)
 
 
 def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,24 +7,16 @@ nothing of batches and threads, which are `towers`' part.
 from __future__ import annotations
 
 import difflib
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zccr_stream.encoders import MINI, EncoderError, model_of, split_name, weights_file
-from zccr_stream.encoders.towers import PRECISIONS, Towers, TowersEncoder, choose_device
-
-LOAD_ERRORS = (
-    *(AssertionError, AttributeError, EOFError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError),
-    *(pickle.UnpicklingError, SafetensorError),
-)
-"""What open_clip lets through when a file holds something else or a download fails."""
+from zccr_stream.encoders import ALBEF, MINI, EncoderError, model_of, split_name, weights_file
+from zccr_stream.encoders.towers import LOAD_ERRORS, Towers, TowersEncoder, choose_device, choose_precision
 
 CONTEXT_STEP = 8
 """Texts are cut to a multiple of this many tokens: fewer shapes to compile kernels for, and whole tiles on a GPU."""
@@ -34,11 +26,11 @@ def load(name: str, device: str, precision: str, batch_max: int, threads_max: in
     """Load `<open_clip model>/<pretrained tag or file>`; see `zccr_stream.encoders.load_encoder`."""
     architecture, weights = split_name(name)
     dimension = dimension_of(architecture)
-    file = weights_file(weights)
+    file = weights_file(architecture, weights)
     if file is None:
         _check_tag(architecture, weights)
     place = choose_device(device)
-    precision = _precision(precision, place)
+    precision = choose_precision(precision, place)
     model, prepare = _create(architecture, weights, file, precision, place)
     towers = Towers(
         model=model_of(name),
@@ -62,7 +54,7 @@ def _config(architecture: str) -> dict[str, Any]:
     if architecture in known:
         config = open_clip.get_model_config(architecture)
     if config is None:
-        spelled = {model.lower(): model for model in [MINI, *known]}
+        spelled = {model.lower(): model for model in [MINI, ALBEF, *known]}
         near = [spelled[match] for match in difflib.get_close_matches(architecture.lower(), spelled, n=3)]
         hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"
         raise EncoderError(f"open_clip has no model {architecture!r}: {hint}")
@@ -76,19 +68,6 @@ def _check_tag(architecture: str, tag: str) -> None:
             f"open_clip has no pretrained weights {tag!r} for {architecture}: "
             f"it has {', '.join(known) or 'none'}; for a file give its path, such as {architecture}//models/weights.pt"
         )
-
-
-def _precision(precision: str, device: torch.device) -> str:
-    """Choose the precision; on a CPU by its features, not by a measurement, so that a machine always chooses alike."""
-    if precision in PRECISIONS:
-        return precision
-    if precision != "auto":
-        raise EncoderError(f"precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
-    if device.type == "cuda":
-        # Vectors are stored in float16, and fp16 rounds eight times finer than bf16 at the same speed.
-        return "fp16"
-    can = torch.cpu.get_capabilities()
-    return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
 
 
 def _create(

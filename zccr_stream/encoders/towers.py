@@ -7,6 +7,7 @@ pass and halves it when the GPU's memory does not hold it. Knows nothing of whic
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,15 +18,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL.Image import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from zccr_stream.encoders import EncoderError
 from zccr_stream.events import IMAGE, TEXT, BadInputError
 
 if TYPE_CHECKING:  # an encoder alone needs nothing of what the pipeline imports
+    from tokenizers import Tokenizer
+
     from zccr_stream.pipeline import Content
 
 logger = logging.getLogger(__name__)
+
+LOAD_ERRORS = (
+    *(AssertionError, AttributeError, EOFError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+    *(pickle.UnpicklingError, SafetensorError),
+)
+"""What loaders of models let through when a file holds something else or a download fails."""
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -220,3 +230,35 @@ def choose_device(device: str) -> torch.device:
     if int(number or 0) >= torch.cuda.device_count():
         raise EncoderError(f"device {device!r}: there are {torch.cuda.device_count()} GPUs, counted from 0")
     return torch.device(device)
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Turn `auto`, `fp32`, `bf16` or `fp16` into what the device multiplies in.
+
+    On a CPU by its features, not by a measurement, so that a machine always chooses alike.
+
+    Raises:
+        EncoderError: no such precision.
+    """
+    if precision in PRECISIONS:
+        return precision
+    if precision != "auto":
+        raise EncoderError(f"precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
+    if device.type == "cuda":
+        # Vectors are stored in float16, and fp16 rounds eight times finer than bf16 at the same speed.
+        return "fp16"
+    can = torch.cpu.get_capabilities()
+    return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
+
+
+def padded(tokenizer: Tokenizer, tokens_max: int) -> Callable[[list[str]], tuple[Tensor, Tensor]]:
+    """Let a tokenizer cut texts to their first tokens and give padded ids and lengths, as `Towers` has them."""
+    tokenizer.enable_truncation(tokens_max)
+    tokenizer.enable_padding()
+
+    def tokenize(texts: list[str]) -> tuple[Tensor, Tensor]:
+        encodings = tokenizer.encode_batch_fast(texts)
+        tokens = torch.tensor([encoding.ids for encoding in encodings])
+        return tokens, torch.tensor([encoding.attention_mask for encoding in encodings]).sum(dim=1)
+
+    return tokenize
