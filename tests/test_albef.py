@@ -213,7 +213,7 @@ def test_a_vocabulary_that_cannot_be_had_says_where_to_put_it(monkeypatch: pytes
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
-    with pytest.raises(EncoderError, match=r"Put its vocab.txt beside .*x.pth"):
+    with pytest.raises(EncoderError, match=r"put its vocab.txt beside .*x.pth"):
         albef._vocabulary(tmp_path / "x.pth")
 
 

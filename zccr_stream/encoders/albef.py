@@ -187,7 +187,7 @@ def _vocabulary(file: Path) -> dict[str, int]:
         pieces = path.read_text("utf-8").removesuffix("\n").split("\n")
     except (OSError, ValueError) as error:
         raise EncoderError(
-            f"the word pieces of {BERT} cannot be had: {str(error).splitlines()[0]}. Put its vocab.txt beside {file}"
+            f"the word pieces of {BERT} cannot be had: put its vocab.txt beside {file} ({str(error).splitlines()[0]})"
         ) from error
     found = hashlib.sha256("".join(f"{piece}\n" for piece in pieces).encode()).hexdigest()
     if found != VOCABULARY_SHA256:  # the space's name tells the weights alone
