@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
 from zccr_stream.events import IMAGE, TEXT
-from zccr_stream.interests import MEDOID, Area, AreaRule, Profile, find_areas
+from zccr_stream.interests import MEDOID, Area, AreaRule, Catalogue, Profile, find_areas
 
 RULE = AreaRule(variance=0.99, cut=1.1, growth=0.2, areas_max=100, sample_size=1000, seed="centroid")
 
@@ -103,6 +103,7 @@ rules = st.builds(
     areas_max=st.sampled_from([1, 3, 100]),
     sample_size=st.sampled_from([1, 7, 1000]),
     seed=st.sampled_from(["centroid", "medoid"]),
+    catalogues=st.sampled_from([{}, {IMAGE: Catalogue.of(mixture(list(range(50)), 16, 0.5, seed=1))}]),
 )
 
 
@@ -248,6 +249,75 @@ def test_the_cut_grows_with_size_and_only_the_highest_merges_split_where_there_a
     areas = find_areas(profile_of(vectors), replace(RULE, variance=1.0, cut=cut, growth=growth, areas_max=areas_max))
 
     assert {tuple(sorted(area.members.tolist())) for area in areas} == {tuple(sorted(members(node))) for node in nodes}
+
+
+def space(kinds: int, dimension: int, spread: float, shared: float, seed: int) -> Floats:
+    """A catalogue of 20 assets of every kind; `shared` is the length of the direction that all have in common."""
+    vectors = mixture(np.repeat(np.arange(kinds), 20).tolist(), dimension, spread, seed).astype(np.float64)
+    vectors[:, 0] += shared
+    return units(vectors)
+
+
+@pytest.mark.parametrize("kinds", [1, 2, 5, 10, 25])
+@pytest.mark.parametrize("assets", [5, 20])
+@pytest.mark.parametrize("shared", [0.0, 1.0, 3.0])
+def test_the_catalogue_gives_the_cut_of_any_encoder(kinds: int, assets: int, shared: float) -> None:
+    """The more all assets have in common, the nearer they lie: no one distance parts them."""
+    vectors = space(50, 64, 0.6, shared, seed=kinds)
+    rule = replace(RULE, catalogues={IMAGE: Catalogue.of(vectors)})
+    rows = np.concatenate([np.arange(20 * kind, 20 * kind + assets) for kind in range(kinds)])
+
+    areas = find_areas(profile_of(vectors[rows]), rule)
+
+    assert adjusted_rand_score(rows // 20, labels_of(areas, len(rows))) > 0.95
+
+
+@pytest.mark.parametrize("shared", [0.0, 1.0, 3.0])
+def test_two_assets_are_one_area_where_they_are_alike_and_two_where_they_are_not(shared: float) -> None:
+    vectors = space(50, 512, 0.6, shared, seed=0)
+    rule = replace(RULE, catalogues={IMAGE: Catalogue.of(vectors)})
+
+    alike = [len(find_areas(profile_of(vectors[[20 * kind, 20 * kind + 1]]), rule)) for kind in range(50)]
+    others = [len(find_areas(profile_of(vectors[[20 * kind, 20 * kind - 1]]), rule)) for kind in range(50)]
+
+    assert alike == [1] * 50
+    assert others.count(2) >= 45
+
+
+def test_a_catalogues_cut_is_its_modalitys_own() -> None:
+    """Nothing is known of texts, so the setting holds for them."""
+    vectors = space(50, 64, 0.6, 3.0, seed=0)
+    rows = np.concatenate([np.arange(60), np.arange(60)])
+    profile = profile_of(vectors[rows], [IMAGE] * 60 + [TEXT] * 60)
+
+    areas = find_areas(profile, replace(RULE, catalogues={IMAGE: Catalogue.of(vectors)}))
+
+    assert sorted(area.modality for area in areas) == [IMAGE] * 3 + [TEXT]
+
+
+@pytest.mark.parametrize("dimensions", [4, 40])
+@pytest.mark.parametrize("n", [1000, 100])
+def test_a_catalogue_has_the_dimensions_in_which_it_varies(dimensions: int, n: int) -> None:
+    """Whatever the encoder's are, and whatever all assets have in common."""
+    vectors = np.zeros((n, 128))
+    vectors[:, :dimensions] = np.random.default_rng(0).normal(size=(n, dimensions))
+    vectors[:, -1] = 5
+
+    catalogue = Catalogue.of(units(vectors))
+
+    assert catalogue.dimensions == pytest.approx(dimensions, rel=0.15)
+    assert catalogue.mean == pytest.approx(units(vectors).mean(axis=0), abs=1e-6)
+
+
+def test_a_catalogue_of_equal_assets_has_no_scale_and_still_gives_areas() -> None:
+    vectors = np.repeat(mixture([0], 64, 0.0, seed=0), 10, axis=0)
+    rule = replace(RULE, catalogues={IMAGE: Catalogue.of(vectors)})
+
+    (area,) = find_areas(profile_of(vectors), rule)
+
+    assert len(area.members) == 10
+    with pytest.raises(ValueError, match="a catalogue of 1 vectors; expected at least 2"):
+        Catalogue.of(vectors[:1])
 
 
 def test_more_than_areas_max_kinds_of_assets_are_all_covered() -> None:

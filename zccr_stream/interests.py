@@ -7,8 +7,9 @@ The same assets give the same areas, in whatever order they come. Knows nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
@@ -21,6 +22,7 @@ CENTROID = "centroid"
 MEDOID = "medoid"
 
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
+_RISE, _NEAREST, _KIN, _KIN_MAX = 1.1, 0.4, 2.0, 3.0  # of `_limits`, by `python -m experiments cuts` on seven data sets
 _TIE = 1e-6  # mean cosines closer than this are equal: float32 does not tell them apart
 
 Floats = npt.NDArray[np.float32]
@@ -39,14 +41,44 @@ class Profile:
     vectors: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Catalogue:
+    """What one modality's assets of all users look like in the encoder's space: the scale for areas.
+
+    `mean` is (d,). Seen from there, unrelated assets of every encoder are at right angles on average, and
+    `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even dimensions is p.
+    """
+
+    mean: Floats
+    dimensions: float
+
+    @classmethod
+    def of(cls, vectors: Floats) -> Catalogue:
+        """Measure a catalogue by (n, d) unit vectors, or by a random sample of it: 1,000 to 2,000 are enough.
+
+        Raises:
+            ValueError: there are fewer than two.
+        """
+        n = len(vectors)
+        if n < 2:
+            raise ValueError(f"a catalogue of {n} vectors; expected at least 2")
+        mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centred: npt.NDArray[np.float64] = _centred(vectors, mean).astype(np.float64)
+        products = centred @ centred.T if n < centred.shape[1] else centred.T @ centred
+        own = np.einsum("nd,nd->n", centred, centred)
+        squared_cosine = ((products**2).sum() - (own**2).sum()) / (n * (n - 1))  # of different assets alone
+        return cls(mean, max(1.0, float(1 / max(squared_cosine, _TIE))))
+
+
 @dataclass(frozen=True, slots=True)
 class AreaRule:
     """How areas are found.
 
-    `variance` is the share that PCA keeps. Two groups of n assets together are one area up to a Ward distance of
-    `cut` (n / 2) ** `growth`: so `cut` is the distance up to which two single assets are one. `areas_max` is the most
-    areas of a modality (more are merged along the tree). Above `sample_size` assets a sample of that many is
-    clustered. `seed` is `centroid` or `medoid`.
+    `variance` is the share that PCA keeps. Where a modality's catalogue is known, it says up to which Ward distance two
+    groups together are one area (`_limits`). Where not, that is `cut` (n / 2) ** `growth` for n assets: so `cut` is the
+    distance up to which two single assets are one, and depends on the encoder. `areas_max` is the most areas of a
+    modality (more are merged along the tree). Above `sample_size` assets a sample of that many is clustered. `seed` is
+    `centroid` or `medoid`. `catalogues` are by modality.
     """
 
     variance: float
@@ -55,6 +87,7 @@ class AreaRule:
     areas_max: int
     sample_size: int
     seed: str
+    catalogues: Mapping[str, Catalogue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < self.variance <= 1:
@@ -112,7 +145,7 @@ def find_areas(profile: Profile, rule: AreaRule) -> list[Area]:
 def _modality_areas(profile: Profile, modality: str, rows: Labels, rule: AreaRule) -> Iterator[Area]:
     """The areas among `rows` of the profile: all of one modality, in the order of their asset ids."""
     vectors = _unit(profile.vectors[rows])
-    labels = _group(vectors, profile.asset_ids, rows, rule)
+    labels = _group(vectors, profile.asset_ids, rows, rule, rule.catalogues.get(modality))
     by_label = np.argsort(labels, kind="stable")
     for part in np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1):
         members = rows[part]
@@ -143,17 +176,19 @@ def _represent(vectors: Floats) -> tuple[int, Floats]:
     return medoid, (total / length).astype(np.float32)
 
 
-def _group(vectors: Floats, asset_ids: Sequence[str], rows: Labels, rule: AreaRule) -> Labels:
+def _group(
+    vectors: Floats, asset_ids: Sequence[str], rows: Labels, rule: AreaRule, catalogue: Catalogue | None
+) -> Labels:
     """(n,) labels 0, 1, …: Ward on all, or on a sample with the rest given to the nearest centroid.
 
     The sample is the assets whose ids hash lowest: one upload more or less changes at most one of it.
     """
     n = len(vectors)
     if n <= rule.sample_size:
-        return _ward(vectors, rule)
+        return _ward(vectors, rule, catalogue)
     hashes = np.frombuffer(b"".join(_digest(asset_ids[row]) for row in rows.tolist()), dtype=">u8")
     sample = np.sort(np.argsort(hashes, kind="stable")[: rule.sample_size])
-    sampled = _ward(vectors[sample], rule)
+    sampled = _ward(vectors[sample], rule, catalogue)
     centroids = np.stack([vectors[sample[sampled == label]].mean(axis=0) for label in range(sampled.max() + 1)])
     offsets = np.einsum("kd,kd->k", centroids, centroids) / 2
     labels = np.empty(n, dtype=np.intp)
@@ -164,17 +199,43 @@ def _group(vectors: Floats, asset_ids: Sequence[str], rows: Labels, rule: AreaRu
     return labels
 
 
-def _ward(vectors: Floats, rule: AreaRule) -> Labels:
+def _ward(vectors: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Labels:
     """(n,) labels 0, 1, … of the Ward tree over PCA's projection, cut by the rule (eqs. 5 and 6)."""
     n = len(vectors)
     if n == 1:
         return np.zeros(1, dtype=np.intp)
-    tree = linkage(_distances(_project(vectors, rule.variance)), method="ward")
-    return _cut(tree[:, :2].astype(np.intp), tree[:, 2] / (tree[:, 3] / 2) ** rule.growth, rule)
+    seen = vectors if catalogue is None else _centred(vectors, catalogue.mean)
+    tree = linkage(_distances(_project(seen, rule.variance)), method="ward")
+    heights = tree[:, 2] / (
+        rule.cut * (tree[:, 3] / 2) ** rule.growth if catalogue is None else _limits(tree, catalogue)
+    )
+    return _cut(tree[:, :2].astype(np.intp), heights, rule.areas_max)
 
 
-def _cut(merges: Labels, heights: npt.NDArray[np.float64], rule: AreaRule) -> Labels:
-    """(n,) labels 0, 1, … of n - 1 merges: what holds a merge higher than the cut is split, the highest first.
+def _limits(tree: npt.NDArray[np.float64], catalogue: Catalogue) -> npt.NDArray[np.float64]:
+    """The Ward distances up to which the merges of a tree of n assets leave one area, (n - 1,), seen from the catalogue.
+
+    Strangers lie sqrt(2) apart, give or take deviations of sqrt(2 / p) in p dimensions. In these, for a merge to m:
+    - within one cloud merges rise with the root of m: its longest axis is that much longer than the others;
+    - the nearest two of n / m groups that are strangers are nearer than most, as the least of so many draws;
+    - where most assets have no kin in the profile, a pair must be close to be one: `kin` is how far below strangers an
+      asset typically joins the tree, and this says less of larger groups.
+    """
+    n = len(tree) + 1
+    m = tree[:, 3]
+    joins = (tree[:, :2] < n).any(axis=1)
+    kin = math.sqrt(catalogue.dimensions) * (1 - float(np.median(tree[joins, 2])) / math.sqrt(2))
+    deviations = (
+        _RISE * np.sqrt(m / 2)
+        - _NEAREST * np.sqrt(2 * np.log(n / m))
+        - min(max(_KIN - kin, 0), _KIN_MAX) * np.sqrt(2 / m)
+    )
+    limits: npt.NDArray[np.float64] = math.sqrt(2) * (1 + deviations / math.sqrt(catalogue.dimensions))
+    return np.maximum(limits, _TIE)
+
+
+def _cut(merges: Labels, heights: npt.NDArray[np.float64], areas_max: int) -> Labels:
+    """(n,) labels 0, 1, … of n - 1 merges: what holds a merge higher than 1 is split, the highest first.
 
     (scipy's fcluster takes 0.2 ms for the smallest tree and expects heights that only rise.)
     """
@@ -182,8 +243,8 @@ def _cut(merges: Labels, heights: npt.NDArray[np.float64], rule: AreaRule) -> La
     pairs, highest = merges.tolist(), [0.0] * n + heights.tolist()
     for node, (left, right) in enumerate(pairs, start=n):
         highest[node] = max(highest[node], highest[left], highest[right])
-    too_high = [(highest[node], node) for node in range(n, 2 * n - 1) if highest[node] > rule.cut]
-    split = {node for _, node in sorted(too_high, reverse=True)[: rule.areas_max - 1]}  # parents before children
+    too_high = [(highest[node], node) for node in range(n, 2 * n - 1) if highest[node] > 1]
+    split = {node for _, node in sorted(too_high, reverse=True)[: areas_max - 1]}  # parents before children
     labels, areas = [0] * (2 * n - 1), 1
     for node in range(2 * n - 2, n - 1, -1):
         left, right = pairs[node - n]
@@ -218,6 +279,14 @@ def _distances(points: Floats) -> npt.NDArray[np.float64]:
     products += squares[:, None]
     condensed: npt.NDArray[np.float64] = squareform(products, checks=False).astype(np.float64)
     return np.sqrt(np.maximum(condensed, 0, out=condensed), out=condensed)
+
+
+def _centred(vectors: Floats, mean: Floats) -> Floats:
+    """The directions of `vectors` as seen from `mean`; what lies there has none and stays there."""
+    seen = vectors - mean
+    lengths = np.sqrt(np.einsum("nd,nd->n", seen, seen))
+    seen /= np.where(lengths > _TIE, lengths, np.float32(1))[:, None]
+    return seen
 
 
 def _unit(vectors: Floats) -> Floats:
