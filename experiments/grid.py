@@ -46,6 +46,14 @@ def positive(text: str) -> int:
     return value
 
 
+def at_least_two(text: str) -> int:
+    """Read the size of a group from the command line."""
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"{value}; expected at least 2")
+    return value
+
+
 def labelled(items: Items) -> tuple[Items, Classes]:
     """The items that have a label, and these as numbers, (n,): of others it is unknown who would want them.
 
