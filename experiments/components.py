@@ -69,12 +69,19 @@ from zccr_stream.interests import CENTROID, MEDOID, Area, AreaRule, Profile
 from zccr_stream.measures import Classes, adjusted_rand
 from zccr_stream.settings import Settings
 
-DRAWS = 30
+DRAWS = 20
+LENGTH = 20  # of the feed
+LISTED = 30  # hits a seed, so that a single area fills the feed though near-duplicates are passed over
 TSNE_DRAWS = 10
 SMALLEST = 5  # scikit-learn's
 NEAR = 0.02
 
 TRUE = "true areas"
+
+
+def _seeds(clustering: str) -> tuple[str, ...]:
+    """Other ways with noise change nothing about the seeds."""
+    return (CENTROID,) if clustering in (DENSITY_ONE, DENSITY_EACH) else (CENTROID, MEDOID)
 
 
 def _name(projection: str, clustering: str, seed: str) -> str:
@@ -86,7 +93,7 @@ SYSTEMS = [
         _name(projection, clustering, seed)
         for projection in PROJECTIONS
         for clustering in CLUSTERINGS
-        for seed in (CENTROID, MEDOID)
+        for seed in _seeds(clustering)
     ),
     *(_name(NONE, TRUE, seed) for seed in (CENTROID, MEDOID)),
 ]
@@ -142,6 +149,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     labelled, codes = grid.labelled(items)
     cells, left_out = grid.cells(options.classes, options.assets, np.bincount(codes))
     rules = Rules.of(Settings())
+    rules = replace(rules, ranking=replace(rules.ranking, k=LISTED, feed_size=LENGTH))
     found = compare(
         SYSTEMS,
         list(TASKS),
@@ -181,7 +189,11 @@ def _measured(items: Items, user: User, rules: Rules, projections: Sequence[str]
             hits = search(indexes[target], target, found, rules.ranking.k)
             for name, areas in found.items():
                 recalls = paper_measures(profile, areas, {target: hits[name]}, user, rules.ranking)
-                values[SYSTEMS.index(name), task] = recalls["paper_recall"], recalls["recall@20"], *of_areas[name]
+                values[SYSTEMS.index(name), task] = (
+                    recalls["paper_recall"],
+                    recalls[f"recall@{LENGTH}"],
+                    *of_areas[name],
+                )
     return values
 
 
@@ -199,7 +211,7 @@ def _found(
     return {
         _name(*way, seed): areas if seed == CENTROID else medoid_seeds(profile, areas)
         for way, areas in by_way.items()
-        for seed in (CENTROID, MEDOID)
+        for seed in _seeds(way[1])
     }
 
 

@@ -50,6 +50,9 @@ def small_multiples(
     size = (_PANEL_INCHES[0] * len(columns) + 1, _PANEL_INCHES[1] * len(rows) + _LEGEND_INCHES)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
+    xs = sorted({x for line in lines for points in line.panels.values() for x in points.xs})
+    margin = 0.05 * (xs[-1] - xs[0]) or 1
+    panels[0, 0].set(xlim=(xs[0] - margin, xs[-1] + margin), ylim=(-0.03, 1.03), xticks=xs)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             _draw(panels[i, j], [(line, line.panels[row, column]) for line in lines if (row, column) in line.panels])
@@ -57,8 +60,6 @@ def small_multiples(
     for j, column in enumerate(columns):
         panels[0, j].set_title(column, fontsize="medium")
         panels[-1, j].set_xlabel(x_label)
-    panels[0, 0].set_ylim(-0.03, 1.03)
-    panels[0, 0].set_xticks(sorted({x for line in lines for points in line.panels.values() for x in points.xs}))
     handles = [
         Line2D([], [], color=line.colour, linestyle=line.style, label=line.name) for line in lines if line.panels
     ]
@@ -69,6 +70,7 @@ def small_multiples(
 
 
 def _draw(panel: Axes, lines: Sequence[tuple[Line, Points]]) -> None:
+    panel.set_autoscale_on(False)  # the limits are set, and to find them for every line takes most of the time
     for line, points in lines:
         means, widths = np.asarray(points.means), np.asarray(points.half_widths)
         panel.plot(points.xs, means, color=line.colour, linestyle=line.style, marker="o", markersize=3, label=line.name)
