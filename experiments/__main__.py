@@ -17,7 +17,7 @@ from typing import Protocol
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from experiments import areas, datasets, retrieval
+from experiments import areas, components, datasets, retrieval
 from experiments.datasets import Items
 from experiments.outcome import Outcome
 
@@ -34,6 +34,7 @@ class Experiment(Protocol):
 
 EXPERIMENTS: Mapping[str, tuple[Experiment, str]] = {
     "areas": (areas, "how well areas of interest are found, and what that is worth in the feed (section 4.3)"),
+    "components": (components, "projection, clustering and seed, each exchanged (Table 2, Figures 14 to 18)"),
     "retrieval": (retrieval, "one index a modality against one for both, and the gap closed (Tables 3 and 4)"),
 }
 """By name the module and one line about it, in the order of the report."""

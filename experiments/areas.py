@@ -34,17 +34,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments.datasets import DataError, Items
+from experiments import grid
+from experiments.datasets import Items
 from experiments.outcome import Outcome
 from experiments.simulation import LENGTHS, WAYS, Rules, Values, draw, simulate
 from experiments.tables import markdown
-from zccr_stream.measures import Classes, half_width
+from zccr_stream.measures import half_width
 from zccr_stream.settings import Settings
 
-CLASSES = (1, 2, 5, 10)
-ASSETS = (5, 10, 20, 30)
 DRAWS = 30
-SEED = 0
 LENGTH = 20  # of one modality; production's feed of 50 holds 25 of each
 
 NAMES = dict(zip(WAYS, ("default cut", "true areas", "one area a user", "one area an asset"), strict=True))
@@ -54,15 +52,6 @@ ABOVE_TRUE = "feed_recall_above_true"
 IN_FEED = ("recall", "precision", "ndcg", "coverage", "near_duplicates")
 
 Report = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """How many classes and assets per class the users have, and how many users a cell has."""
-
-    classes: Sequence[int] = CLASSES
-    assets: Sequence[int] = ASSETS
-    draws: int = DRAWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +75,7 @@ class Cell:
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the grid's size."""
-    for name, default, help_ in (
-        ("classes", CLASSES, "classes a user has assets of"),
-        ("assets", ASSETS, "assets of each class"),
-    ):
-        shown = " ".join(map(str, default))
-        command.add_argument(
-            f"--{name}", type=positive, nargs="+", default=default, metavar="N", help=f"{help_}; by default {shown}"
-        )
-    command.add_argument(
-        "--draws", type=positive, default=DRAWS, metavar="N", help="users a cell; by default %(default)s"
-    )
-
-
-def positive(text: str) -> int:
-    """Read a count from the command line."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}; expected at least 1")
-    return value
+    grid.add_options(command, DRAWS)
 
 
 def measure(items: Items, options: argparse.Namespace) -> Outcome:
@@ -113,17 +84,16 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     Raises:
         DataError: no labels, or too few items of each label for any cell.
     """
-    grid = Grid(options.classes, options.assets, options.draws)
-    labelled, codes = _labelled(items)
-    drawable, left_out = _cells(grid, np.bincount(codes))
+    labelled, codes = grid.labelled(items)
+    drawable, left_out = grid.cells(options.classes, options.assets, np.bincount(codes))
     rules = Rules.of(Settings())
     cells: dict[str, list[Cell]] = {way: [] for way in WAYS}
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        simulating = progress.add_task("simulating users", total=len(drawable) * grid.draws)
+        simulating = progress.add_task("simulating users", total=len(drawable) * options.draws)
         for c, m in drawable:
             values: dict[str, list[Values]] = {way: [] for way in WAYS}
-            for number in range(grid.draws):
-                user = draw(codes, c, m, np.random.default_rng([SEED, c, m, number]))
+            for number in range(options.draws):
+                user = draw(codes, c, m, np.random.default_rng([grid.SEED, c, m, number]))
                 for way, measured in _with_feed_recall(simulate(labelled, user, rules)).items():
                     values[way].append(measured)
                 progress.advance(simulating)
@@ -132,40 +102,12 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     report = {way: _over_cells(cells[way]) for way in WAYS}
     head = (
         f"{items.space}: {len(labelled):,} labelled pairs, {codes.max() + 1:,} classes; means of {len(drawable)} cells "
-        f"of {grid.draws} users in both directions, ± half of the 95 % confidence interval"
+        f"of {options.draws} users in both directions, ± half of the 95 % confidence interval"
     )
     tables = [head, _overall(report), _feeds(report), _by_cell(report)]
     if left_out:
-        tables.append(f"Left out, as too few classes have enough items: {', '.join(left_out)}.")
+        tables.append(grid.too_few(left_out))
     return Outcome(report, "\n\n".join(tables))
-
-
-def _labelled(items: Items) -> tuple[Items, Classes]:
-    """The items that have a label, and these as numbers, (n,): of others it is unknown who would want them."""
-    if items.labels is None:
-        raise DataError(
-            "these items have no labels, and the true areas of interest are classes of labels: add "
-            '"label": KIND to the lines of items.jsonl or captions.jsonl, or put the pictures into folders by kind'
-        )
-    rows = np.array([row for row, label in enumerate(items.labels) if label is not None])
-    labels = [label for label in items.labels if label is not None]
-    _, codes = np.unique(labels, return_inverse=True)
-    texts = [items.texts[row] for row in rows.tolist()]
-    return Items(items.space, items.images[rows], items.captions[rows], texts, labels), codes.astype(np.intp)
-
-
-def _cells(grid: Grid, counts: Classes) -> tuple[list[tuple[int, int]], list[str]]:
-    """The grid's cells that can be drawn from classes of so many items, and the names of the others."""
-    all_cells = [(c, m) for c in grid.classes for m in grid.assets]
-    drawable = [(c, m) for c, m in all_cells if np.count_nonzero(counts > m) >= c]
-    if not drawable:
-        raise DataError(
-            f"too few items of a label: a user needs at least {min(grid.classes)} classes of more than "
-            f"{min(grid.assets)} items, of which one is to be found; the largest of {len(counts)} classes have "
-            f"{', '.join(map(str, np.sort(counts)[:-6:-1].tolist()))}. Add items, or ask for less by --classes "
-            "and --assets"
-        )
-    return drawable, [f"{c} x {m}" for c, m in all_cells if (c, m) not in drawable]
 
 
 def _with_feed_recall(measured: Mapping[str, Values]) -> dict[str, Values]:

@@ -1,7 +1,7 @@
-"""One simulated user: what they uploaded, what others own, and what four ways to areas are worth (paper, section 4.3).
+"""One simulated user: what they uploaded, what others own, and what ways to areas are worth to them (section 4.3).
 
 Comes in: items and the numbers of their classes. Go out: per way the measures of one user. Areas, index and ranking are
-production's. Knows nothing of grids, means and tables, which `experiments.areas` makes.
+production's. Knows nothing of grids, means and tables, which the experiments make.
 """
 
 from __future__ import annotations
@@ -96,10 +96,13 @@ def ways(profile: Profile, classes: Classes, rule: AreaRule) -> dict[str, list[A
 
 
 def given_areas(profile: Profile, groups: Classes, rule: AreaRule) -> list[Area]:
-    """The areas that a profile of one modality has when its groups, (n,), are given, as production makes them."""
+    """The areas that a profile of one modality has when its groups, (n,), are given, as production makes them.
+
+    What is in no group, `NOTHING`, is in no area.
+    """
     whole = replace(rule, cut=math.inf)
     found = []
-    for group in np.unique(groups):
+    for group in np.unique(groups[groups != NOTHING]):
         rows = np.flatnonzero(groups == group)
         part = Profile(
             profile.user_id,
@@ -127,35 +130,46 @@ def simulate(items: Items, user: User, rules: Rules) -> dict[str, Values]:
 
 def _one_way(items: Items, user: User, source: str, target: str, rules: Rules) -> dict[str, Values]:
     """The values by way of a profile of the modality `source` to whom `target` is recommended."""
-    profile = Profile(
-        USER,
-        1,
-        _asset_ids(user.own, source),
-        [source] * len(user.own),
-        np.arange(len(user.own)),
-        items.vectors(source)[user.own].astype(np.float16).astype(np.float32),  # as the truth keeps them
-    )
+    profile = uploaded(user, source, items.vectors(source))
     true = user.classes[user.own]
     found = ways(profile, true, rules.areas)
     vectors = items.vectors(target)
-    index = LiveIndex(vectors.shape[1], OTHERS_MAX, rules.dead_share_max)
-    index.apply(_owned_by_others(np.concatenate([user.wanted, user.strangers]), target, vectors))
-    as_in_paper = _search(index, target, found, rules.ranking.k)
+    index = search_space(user, target, vectors, rules)
+    as_in_paper = search(index, target, found, rules.ranking.k)
     index.apply(_owned_by_others(user.peers, target, vectors))
-    in_all = _search(index, target, found, rules.ranking.k)
+    in_all = search(index, target, found, rules.ranking.k)
     relevant = len(user.wanted) + len(user.peers)
     return {
         way: {
-            **_paper_measures(profile, found[way], {target: as_in_paper[way]}, user, rules.ranking),
+            **paper_measures(profile, found[way], {target: as_in_paper[way]}, user, rules.ranking),
             **_feed_measures(profile, found[way], {target: in_all[way]}, user, relevant, vectors, rules.ranking),
-            "ari": measures.adjusted_rand(_groups(found[way], len(true)), true),
+            "ari": measures.adjusted_rand(group_numbers(found[way], len(true)), true),
             "areas": len(found[way]),
         }
         for way in WAYS
     }
 
 
-def _search(index: LiveIndex, target: str, found: Mapping[str, Sequence[Area]], k: int) -> dict[str, Hits]:
+def uploaded(user: User, modality: str, vectors: npt.NDArray[np.float32]) -> Profile:
+    """The profile of what a user owns of one modality, whose items have the unit vectors (n, d)."""
+    return Profile(
+        USER,
+        1,
+        _asset_ids(user.own, modality),
+        [modality] * len(user.own),
+        np.arange(len(user.own)),
+        vectors[user.own].astype(np.float16).astype(np.float32),  # as the truth keeps them
+    )
+
+
+def search_space(user: User, modality: str, vectors: npt.NDArray[np.float32], rules: Rules) -> LiveIndex:
+    """The paper's search space of one modality: one wanted asset a class, and nothing else of the user's classes."""
+    index = LiveIndex(vectors.shape[1], OTHERS_MAX, rules.dead_share_max)
+    index.apply(_owned_by_others(np.concatenate([user.wanted, user.strangers]), modality, vectors))
+    return index
+
+
+def search(index: LiveIndex, target: str, found: Mapping[str, Sequence[Area]], k: int) -> dict[str, Hits]:
     """Each way's hits, one line an area, of one search with the seeds of all."""
     seeds = np.stack([area.seed for of_way in found.values() for area in of_way])
     hits = index.search(target, seeds, [USER] * len(seeds), k)
@@ -165,7 +179,7 @@ def _search(index: LiveIndex, target: str, found: Mapping[str, Sequence[Area]], 
     }
 
 
-def _paper_measures(
+def paper_measures(
     profile: Profile, areas: Sequence[Area], hits: Mapping[str, Hits], user: User, rule: RankingRule
 ) -> Values:
     """Where one asset a class is to be found: the share of these in the feed, and in the union of the top tens."""
@@ -176,7 +190,7 @@ def _paper_measures(
         for area in recommendations.areas
         for item in area.recommended[target][:PAPER_K]
     ]
-    feeds = user.classes[[_row(item.asset_id) for item in recommendations.feed]][None, :]
+    feeds = user.classes[np.array([_row(item.asset_id) for item in recommendations.feed], np.intp)][None, :]
     wanted = np.array([len(user.wanted)])
     return {
         "paper_recall": measures.paper_recall(np.array(lists, np.intp), len(user.wanted)),
@@ -228,9 +242,9 @@ def _row(asset_id: str) -> int:
     return int(asset_id.rpartition("-")[2])
 
 
-def _groups(areas: Sequence[Area], n: int) -> Classes:
-    """(n,) the number of each asset's area."""
-    groups = np.empty(n, np.intp)
+def group_numbers(areas: Sequence[Area], n: int) -> Classes:
+    """(n,) the number of each asset's area; what is in none is a group of its own."""
+    numbers = len(areas) + np.arange(n)
     for number, area in enumerate(areas):
-        groups[area.members] = number
-    return groups
+        numbers[area.members] = number
+    return numbers

@@ -1,0 +1,95 @@
+"""The grid of simulated users: how many classes they have assets of, and how many of each (paper, Table 2).
+
+Comes in: labelled items and the command line. Go out: the classes by number and the cells that can be drawn of them.
+Knows nothing of what is measured in a cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.datasets import DataError, Items
+from zccr_stream.measures import Classes
+
+CLASSES = (1, 2, 5, 10)
+ASSETS = (5, 10, 20, 30)
+SEED = 0
+"""User i of a cell is drawn by `default_rng([SEED, classes, assets, i])`: the same in every experiment."""
+
+Cells = list[tuple[int, int]]
+"""Classes and assets of each class."""
+
+
+def add_options(command: argparse.ArgumentParser, draws: int) -> None:
+    """Add the grid's size; `draws` is how many users a cell has by default."""
+    for name, default, help_ in (
+        ("classes", CLASSES, "classes a user has assets of"),
+        ("assets", ASSETS, "assets of each class"),
+    ):
+        shown = " ".join(map(str, default))
+        command.add_argument(
+            f"--{name}", type=positive, nargs="+", default=default, metavar="N", help=f"{help_}; by default {shown}"
+        )
+    command.add_argument(
+        "--draws", type=positive, default=draws, metavar="N", help="users a cell; by default %(default)s"
+    )
+
+
+def positive(text: str) -> int:
+    """Read a count from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}; expected at least 1")
+    return value
+
+
+def at_least_two(text: str) -> int:
+    """Read the size of a group from the command line."""
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"{value}; expected at least 2")
+    return value
+
+
+def labelled(items: Items) -> tuple[Items, Classes]:
+    """The items that have a label, and these as numbers, (n,): of others it is unknown who would want them.
+
+    Raises:
+        DataError: there are no labels.
+    """
+    if items.labels is None:
+        raise DataError(
+            "these items have no labels, and the true areas of interest are classes of labels: add "
+            '"label": KIND to the lines of items.jsonl or captions.jsonl, or put the pictures into folders by kind'
+        )
+    rows = np.array([row for row, label in enumerate(items.labels) if label is not None])
+    labels = [label for label in items.labels if label is not None]
+    _, codes = np.unique(labels, return_inverse=True)
+    texts = [items.texts[row] for row in rows.tolist()]
+    return Items(items.space, items.images[rows], items.captions[rows], texts, labels), codes.astype(np.intp)
+
+
+def cells(classes: Sequence[int], assets: Sequence[int], counts: Classes) -> tuple[Cells, list[str]]:
+    """The cells that can be drawn from classes of so many items, and the names of the others.
+
+    Raises:
+        DataError: no cell can be drawn.
+    """
+    every = [(c, m) for c in classes for m in assets]
+    drawable = [(c, m) for c, m in every if np.count_nonzero(counts > m) >= c]
+    if not drawable:
+        raise DataError(
+            f"too few items of a label: a user needs at least {min(classes)} classes of more than "
+            f"{min(assets)} items, of which one is to be found; the largest of {len(counts)} classes have "
+            f"{', '.join(map(str, np.sort(counts)[:-6:-1].tolist()))}. Add items, or ask for less by --classes "
+            "and --assets"
+        )
+    return drawable, [f"{c} x {m}" for c, m in every if (c, m) not in drawable]
+
+
+def too_few(left_out: Sequence[str]) -> str:
+    """Say which cells were left out."""
+    return f"Left out, as too few classes have enough items: {', '.join(left_out)}."
