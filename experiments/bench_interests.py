@@ -61,7 +61,7 @@ def main() -> None:
 
 def clustered(n: int, dimension: int, settings: Settings) -> Row:
     """A profile of n images of up to ten areas."""
-    rule = area_rule(settings)
+    rule = area_rule(settings, {})
     vectors = mixture(n, max(1, min(AREAS, n // 5)), dimension)
     profile = Profile("user", 1, [f"asset-{row}" for row in range(n)], [IMAGE] * n, np.arange(n), vectors)
     areas = find_areas(profile, rule)

@@ -76,7 +76,9 @@ def refresh(world: World, settings: Settings, n: int, repeats: int) -> Report:
     user_id, vectors = f"profile-{n}", mixture(n, max(1, min(AREAS, n // 5)), world.matrix.shape[1])
     own(world, truth, settings, user_id, vectors.astype(np.float16))
     (profile,) = truth.profiles([user_id], world.index)
-    seeds = np.stack([area.seed for area in find_areas(profile, assemble.area_rule(settings))])
+    seeds = np.stack(
+        [area.seed for area in find_areas(profile, assemble.area_rule(settings, world.index.catalogues()))]
+    )
     whole = assemble.refresh(settings, truth, world.index, publisher)
 
     def least() -> None:

@@ -148,7 +148,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     """
     labelled, codes = grid.labelled(items)
     cells, left_out = grid.cells(options.classes, options.assets, np.bincount(codes))
-    rules = Rules.of(Settings())
+    rules = Rules.of(Settings(), items)
     rules = replace(rules, ranking=replace(rules.ranking, k=LISTED, feed_size=LENGTH))
     found = compare(
         SYSTEMS,

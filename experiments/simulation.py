@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from experiments.datasets import Items
 from zccr_stream import assemble, measures
-from zccr_stream.events import IMAGE, TEXT, Embeddings
+from zccr_stream.events import IMAGE, MODALITIES, TEXT, Embeddings
 from zccr_stream.index import LiveIndex
 from zccr_stream.interests import Area, AreaRule, Profile, find_areas
 from zccr_stream.measures import NOTHING, Classes
@@ -57,10 +57,13 @@ class Rules:
     dead_share_max: float
 
     @classmethod
-    def of(cls, settings: Settings) -> Rules:
-        """The rules that these settings give."""
+    def of(cls, settings: Settings, items: Items) -> Rules:
+        """The rules that these settings give where the items are all that a platform has."""
+        index = LiveIndex(items.images.shape[1], OTHERS_MAX, settings.index_dead_share_max)
+        for modality in MODALITIES:
+            index.apply(_owned_by_others(np.arange(len(items)), modality, items.vectors(modality)))
         ranking = replace(assemble.ranking_rule(settings), k=max(LENGTHS), feed_size=max(LENGTHS))
-        return cls(assemble.area_rule(settings), ranking, settings.index_dead_share_max)
+        return cls(assemble.area_rule(settings, index.catalogues()), ranking, settings.index_dead_share_max)
 
 
 def draw(codes: Classes, classes: int, assets: int, random: np.random.Generator) -> User:
@@ -100,7 +103,7 @@ def given_areas(profile: Profile, groups: Classes, rule: AreaRule) -> list[Area]
 
     What is in no group, `NOTHING`, is in no area.
     """
-    whole = replace(rule, cut=math.inf)
+    whole = replace(rule, cut=math.inf, catalogues={})
     found = []
     for group in np.unique(groups[groups != NOTHING]):
         rows = np.flatnonzero(groups == group)

@@ -375,7 +375,7 @@ def _areas(installed: Installation, user_id: str, owned: Sequence[str]) -> list[
     assert all(np.array_equal(profile.vectors[n], np.frombuffer(live[a][3], "<f2")) for n, a in enumerate(owned))
     return [
         (area.area_id, area.modality, len(area.members), pytest.approx(area.weight, abs=1e-5), owned[area.medoid])
-        for area in find_areas(profile, assemble.area_rule(installed.settings))
+        for area in find_areas(profile, assemble.area_rule(installed.settings, {}))
     ]
 
 

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from zccr_stream.events import (
     Record,
 )
 from zccr_stream.index import LiveIndex, SnapshotError
-from zccr_stream.interests import AreaRule
+from zccr_stream.interests import CUT, AreaRule, Catalogue
 from zccr_stream.ownership import NotMigratedError, PostgresOwnership
 from zccr_stream.ownership import migrate as migrate_database
 from zccr_stream.pipeline import Encoder, Ingest, Refresh, UnavailableError, follow
@@ -165,15 +165,16 @@ def encoder(settings: Settings) -> Encoder:
     return loaded
 
 
-def area_rule(settings: Settings) -> AreaRule:
-    """How areas of interest are found."""
+def area_rule(settings: Settings, catalogues: Mapping[str, Catalogue]) -> AreaRule:
+    """How areas of interest are found in these catalogues, by modality, unless the settings say where to cut."""
     return AreaRule(
         variance=settings.area_variance,
-        cut=settings.area_cut,
+        cut=CUT if settings.area_cut is None else settings.area_cut,
         growth=settings.area_growth,
         areas_max=settings.areas_max,
         sample_size=settings.area_sample_size,
         seed=settings.area_seed,
+        catalogues=catalogues if settings.area_cut is None else {},
     )
 
 
@@ -374,7 +375,7 @@ def refresh(settings: Settings, truth: PostgresOwnership, index: LiveIndex, out:
         index,
         out,
         model(settings),
-        area_rule(settings),
+        lambda: area_rule(settings, index.catalogues()),
         ranking_rule(settings),
         settings.profile_assets_max,
         time.time_ns,

@@ -18,6 +18,9 @@ from scipy.cluster.hierarchy import linkage
 from scipy.linalg.lapack import ssyevd
 from scipy.spatial.distance import squareform
 
+CUT = 1.1
+"""Where no catalogue says up to which distance two assets are one area: of CLIP models, roughly."""
+
 CENTROID = "centroid"
 MEDOID = "medoid"
 
@@ -213,7 +216,7 @@ def _ward(vectors: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Label
 
 
 def _limits(tree: npt.NDArray[np.float64], catalogue: Catalogue) -> npt.NDArray[np.float64]:
-    """The Ward distances up to which the merges of a tree of n assets leave one area, (n - 1,), seen from the catalogue.
+    """The Ward distances up to which the merges of a tree of n assets leave one area, (n - 1,), seen from the mean.
 
     Strangers lie sqrt(2) apart, give or take deviations of sqrt(2 / p) in p dimensions. In these, for a merge to m:
     - within one cloud merges rise with the root of m: its longest axis is that much longer than the others;

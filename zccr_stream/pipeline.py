@@ -291,7 +291,7 @@ class Refresh:
         index: Index,
         publisher: Publisher,
         model: str,
-        areas: AreaRule,
+        areas: Callable[[], AreaRule],
         ranking: RankingRule,
         assets_max: int,
         clock_ns: Callable[[], int],
@@ -326,7 +326,8 @@ class Refresh:
             with metrics.stage("profile", len(group)):
                 profiles = self._ownership.profiles(group, self._index)
             with metrics.stage("areas", len(profiles)):
-                areas = [find_areas(profile, self._areas) for profile in profiles]
+                rule = self._areas()
+                areas = [find_areas(profile, rule) for profile in profiles]
             _report_areas(areas)
             found = self._search(profiles, areas)
             with metrics.stage("rank", len(profiles)):

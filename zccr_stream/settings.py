@@ -193,7 +193,12 @@ class Settings(BaseSettings):
 
     # Areas of interest
     area_variance: Share = Field(0.99, description="share of variance that PCA keeps before clustering (paper, 3.2)")
-    area_cut: float = Field(1.1, gt=0, description="Ward distance up to which two single assets are one area")
+    area_cut: float | None = Field(
+        None,
+        gt=0,
+        description="Ward distance up to which two single assets are one area; unset: calibrated by each modality's "
+        "catalogue, so that it needs no choice per encoder (1.1 until that has 100 assets)",
+    )
     area_growth: float = Field(
         0.2,
         ge=0,

@@ -130,6 +130,16 @@ class Arena:
         """`read` of all segments there are; safe beside the writer."""
         return read(self._segments, slots, self.dimension, np.float16)
 
+    def asset_ids(self, modality: str) -> list[str]:
+        """All that live in a modality; the writer's."""
+        parts = self._parts.get(modality, {}).values()
+        return [name for part in parts for name in part.segment.asset_ids[: part.count][~part.dead[: part.count]]]
+
+    def by_modality(self, slots: Slots) -> Iterator[tuple[str, npt.NDArray[np.intp]]]:
+        """Split slots by the modality of their segment: it, and which of the slots lie there, segment by segment."""
+        for number, at, _ in by_segment(slots):
+            yield self._segments[number].modality, at
+
     def revisions(self, slots: Slots, absent: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(n,) revisions of slots, that of `absent` (n,) where a slot is `ABSENT`; the writer's."""
         revisions = absent.copy()
