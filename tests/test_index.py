@@ -11,9 +11,11 @@ import fcntl
 import resource
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from zccr_stream.events import Embeddings
 from zccr_stream.index import LiveIndex, SnapshotError, nearest
 from zccr_stream.index.arena import Arena, Names
+from zccr_stream.index.sample import Sample
+from zccr_stream.interests import Catalogue
 from zccr_stream.ranking import Hits
 
 D = 8
@@ -392,6 +396,55 @@ def test_any_order_and_number_of_deliveries_gives_the_same_content() -> None:
         index = filled(twice, segment_rows=4, batch=int(rng.integers(1, 40)))
         assert_same_content(index, model)
         assert len(index._state.live) + len(index._state.removed) == len(model.held)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.lists(st.sampled_from(IDS), max_size=6)), max_size=30), st.integers(1, 4))
+def test_the_sample_is_the_live_assets_of_lowest_hash_whatever_happened(
+    steps: list[tuple[bool, list[str]]], size: int
+) -> None:
+    sample, live = Sample(size), set[str]()
+    for put, asset_ids in steps:
+        if put:
+            live |= set(asset_ids)
+            sample.put(asset_ids)
+        else:
+            live -= set(asset_ids)
+            sample.drop(asset_ids, partial(list, live))
+        assert sample.asset_ids == lowest(live, size)
+
+
+def lowest(asset_ids: Iterable[str], size: int) -> tuple[str, ...]:
+    return tuple(sorted(asset_ids, key=lambda name: blake2b(name.encode(), digest_size=8).digest())[:size])
+
+
+def test_a_catalogue_is_a_function_of_what_lives() -> None:
+    states = crowd(700, 16, 9, 5, seed=3)
+    moved = [replace(state, modality="text", revision=state.revision + 1) for state in states[:60]]
+    removed = [replace(state, vector=None, revision=state.revision + 1) for state in states[60:90]]
+    changed = [replace(state, vector=states[0].vector, revision=state.revision + 1) for state in states[90:120]]
+    at_once, in_turn = filled([*states[120:], *moved, *removed, *changed]), filled(states)
+    in_turn.catalogues()
+    for later in (changed, moved, removed):
+        in_turn.apply(embeddings(later, 16))
+
+    (image,) = at_once.catalogues().values()  # of texts there are too few
+    (again,) = in_turn.catalogues().values()
+
+    assert (again.dimensions, again.mean.tolist()) == (image.dimensions, image.mean.tolist())
+    live = {state.asset_id: state.vector for state in [*changed, *states[120:]] if state.vector is not None}
+    vectors = np.stack([live[name] for name in lowest(live, 512)]).astype(np.float32)
+    expected = Catalogue.of(vectors)
+    assert (image.dimensions, image.mean.tolist()) == (expected.dimensions, expected.mean.tolist())
+
+
+def test_a_catalogue_goes_with_its_assets() -> None:
+    states = crowd(120, 16, 9, 5, seed=4)
+    index = filled(states)
+    assert list(index.catalogues()) == ["image"]
+
+    index.apply(embeddings([replace(state, vector=None, revision=state.revision + 1) for state in states[:30]], 16))
+
+    assert index.catalogues() == {}
 
 
 def test_memory_follows_what_lives() -> None:
