@@ -150,8 +150,7 @@ def _labelled(items: Items) -> tuple[Items, Classes]:
     rows = np.array([row for row, label in enumerate(items.labels) if label is not None])
     labels = [label for label in items.labels if label is not None]
     _, codes = np.unique(labels, return_inverse=True)
-    texts = [items.texts[row] for row in rows.tolist()]
-    return Items(items.space, items.images[rows], items.captions[rows], texts, labels), codes.astype(np.intp)
+    return items.take(rows), codes.astype(np.intp)
 
 
 def _cells(grid: Grid, counts: Classes) -> tuple[list[tuple[int, int]], list[str]]:
