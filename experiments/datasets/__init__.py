@@ -21,7 +21,21 @@ from experiments.datasets.encoding import encoded
 from experiments.datasets.items import Captions, DataError, Items, Picture, Rows, Vectors
 from zccr_stream.settings import Settings
 
-__all__ = ["LAYOUTS", "Captions", "DataError", "Items", "Picture", "Selection", "Vectors", "cache_folder", "load"]
+__all__ = [
+    "CAPTION_CHOICES",
+    "LAYOUTS",
+    "SPLITS",
+    "Captions",
+    "DataError",
+    "Items",
+    "Label",
+    "Picture",
+    "Selection",
+    "Vectors",
+    "cache_folder",
+    "captioned",
+    "load",
+]
 
 LAYOUTS = """\
 A folder of data is one of
