@@ -17,7 +17,7 @@ from typing import Protocol
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from experiments import areas, components, datasets, retrieval
+from experiments import areas, classifier, components, datasets, grid, labels, retrieval
 from experiments.datasets import Items
 from experiments.outcome import Outcome
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     experiment, _ = EXPERIMENTS[options.command]
     try:
-        items = datasets.load(options.data, options.encoder, options.device, options.cache)
+        items = _load(options)
         outcome = experiment.measure(items, options)
     except (datasets.DataError, ValidationError, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
@@ -61,6 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.figures:
         outcome.save_figures(options.figures)
     return 0
+
+
+def _load(options: argparse.Namespace) -> Items:
+    selection = datasets.Selection(options.split, options.limit, options.caption)
+    label = None
+    if options.labels == "classifier":
+        label = labels.classified(options.classifier, options.confidence, options.device, options.cache)
+    return datasets.load(options.data, options.encoder, options.device, options.cache, selection, label)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,6 +92,37 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="`mini` (the default), albef/<file> or <open_clip model>/<pretrained tag or file>; embeddings need none",
     )
+    command.add_argument(
+        "--split", choices=datasets.SPLITS, help="part of the data; by default val where they have splits, else all"
+    )
+    command.add_argument(
+        "--limit", type=grid.positive, metavar="N", help="at most N pairs, drawn with a fixed seed; by default all"
+    )
+    command.add_argument(
+        "--caption",
+        choices=datasets.CAPTION_CHOICES,
+        default="first",
+        help="which of a picture's captions is its pair: the first (the default), or a random one as in the paper",
+    )
+    command.add_argument(
+        "--labels",
+        choices=labels.LABELS,
+        default="given",
+        help="the data's own (the default), or a classifier's of the pictures that it is sure of, as in the paper",
+    )
+    command.add_argument(
+        "--confidence",
+        type=share,
+        default=labels.CONFIDENCE,
+        metavar="P",
+        help="of the classifier, above which its label is taken; by default %(default)s",
+    )
+    command.add_argument(
+        "--classifier",
+        default=classifier.LITE0,
+        metavar="NAME",
+        help="for labels and tags: lite0 (the default), timm:NAME or timm:NAME:FILE",
+    )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     command.add_argument("--json", type=Path, metavar="FILE", help="file for all numbers")
     command.add_argument("--figures", type=Path, metavar="DIR", help="folder for the plots, as PNG")
@@ -94,6 +133,14 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         default=datasets.cache_folder(),
         help="keeps what was encoded, by encoder and data; by default %(default)s",
     )
+
+
+def share(text: str) -> float:
+    """Read a share from the command line."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{value}; expected 0 or more and less than 1")
+    return value
 
 
 if __name__ == "__main__":

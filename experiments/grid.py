@@ -68,8 +68,7 @@ def labelled(items: Items) -> tuple[Items, Classes]:
     rows = np.array([row for row, label in enumerate(items.labels) if label is not None])
     labels = [label for label in items.labels if label is not None]
     _, codes = np.unique(labels, return_inverse=True)
-    texts = [items.texts[row] for row in rows.tolist()]
-    return Items(items.space, items.images[rows], items.captions[rows], texts, labels), codes.astype(np.intp)
+    return items.take(rows), codes.astype(np.intp)
 
 
 def cells(classes: Sequence[int], assets: Sequence[int], counts: Classes) -> tuple[Cells, list[str]]:

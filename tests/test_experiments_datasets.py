@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from experiments.datasets import DataError, Picture, captioned, load, precomputed
+from experiments.datasets import DataError, Picture, captioned, load
+from experiments.datasets.precomputed import pairs
 
 
 def precompute(folder: Path, **changed: Any) -> None:
@@ -34,13 +35,13 @@ def test_embeddings_come_out_at_unit_length_with_their_texts_and_labels(tmp_path
 
 def test_labels_may_be_missing_from_some_lines_or_from_all(tmp_path: Path) -> None:
     precompute(tmp_path, lines='{"text": "x", "label": null}\n{"text": "y", "label": 7}\n' + 2 * '{"text": "z"}\n')
-    assert precomputed(tmp_path).labels == [None, "7", None, None]
+    assert pairs(tmp_path).labels == [None, "7", None, None]
 
     precompute(tmp_path, lines=4 * '{"text": "x", "label": ""}\n')
-    assert precomputed(tmp_path).labels is None
+    assert pairs(tmp_path).labels is None
 
     precompute(tmp_path, lines=4 * '{"text": "x"}\n')
-    assert precomputed(tmp_path).labels is None
+    assert pairs(tmp_path).labels is None
 
 
 @pytest.mark.parametrize(
@@ -61,13 +62,13 @@ def test_embeddings_that_do_not_fit_are_refused_and_named(tmp_path: Path, change
     precompute(tmp_path, **changed)
 
     with pytest.raises(DataError, match=said):
-        precomputed(tmp_path)
+        pairs(tmp_path)
 
 
 def test_a_text_may_hold_any_line_break_and_lines_may_be_blank(tmp_path: Path) -> None:
     precompute(tmp_path, lines='{"text": "a\u2028b"}\n\n' + 3 * '{"text": "c\x85"}\r\n')
 
-    assert precomputed(tmp_path).texts == ["a\u2028b", "c\x85", "c\x85", "c\x85"]
+    assert pairs(tmp_path).texts == ["a\u2028b", "c\x85", "c\x85", "c\x85"]
 
 
 def test_a_folder_that_is_no_data_is_told_the_layouts(tmp_path: Path) -> None:
@@ -93,13 +94,13 @@ def test_pictures_are_found_by_listing_and_by_the_name_of_their_text(tmp_path: P
     (beside / "animals/birds/drawn/c.txt").write_text("A bird.\n")
     (beside / "empty.txt").write_text("\n")
 
-    assert list(captioned(listed)) == [
-        Picture(listed / "images" / "a.jpg", "A dog."),
-        Picture(listed / "images" / "b.jpg", "C.", "c"),
+    assert captioned(listed) == [
+        Picture(listed / "images" / "a.jpg", "a.jpg", ("A dog.", "A puppy.")),
+        Picture(listed / "images" / "b.jpg", "b.jpg", ("C.",), "c"),
     ]
-    assert list(captioned(beside)) == [
-        Picture(beside / "animals/birds/drawn/c.JPG", "A bird.", "animals/birds"),
-        Picture(beside / "b.png", "A cat."),
+    assert captioned(beside) == [
+        Picture(beside / "animals/birds/drawn/c.JPG", "animals/birds/drawn/c.JPG", ("A bird.",), "animals/birds"),
+        Picture(beside / "b.png", "b.png", ("A cat.",)),
     ]
 
 
@@ -122,7 +123,7 @@ def test_pictures_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert np.linalg.norm(items.images, axis=1) == pytest.approx([1, 1], abs=1e-3)
     assert (items.images @ items.captions.T).argmax(axis=1).tolist() == [0, 1]
     assert items.labels == ["plants", "town"]
-    monkeypatch.setattr("experiments.datasets._encode", None)
+    monkeypatch.setattr("zccr_stream.assemble.encoder", None)
     again = load(data.rename(tmp_path / "moved"), "mini", "cpu", cache)
     assert np.array_equal(items.images, again.images)
     assert np.array_equal(items.captions, again.captions)
@@ -130,7 +131,7 @@ def test_pictures_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_picture_or_an_encoder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "captions.jsonl").write_text('{"image": "gone.jpg", "captions": ["A."]}\n')
-    with pytest.raises(DataError, match=r"a picture cannot be read: .*gone\.jpg"):
+    with pytest.raises(DataError, match=r"1 of 1 pictures are missing, the first is .*gone\.jpg"):
         load(tmp_path, "mini", "cpu", tmp_path / "cache")
     (tmp_path / "gone.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match="'no such encoder' cannot be used"):

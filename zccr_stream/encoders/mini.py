@@ -41,9 +41,18 @@ def load(device: str, precision: str, batch_max: int, threads_max: int) -> Tower
         raise EncoderError(f"encoder {MINI!r} runs in fp32 only: set the precision to auto")
     place = choose_device(device)
     sentences, tokenize = _load_minilm()
-    pictures = Conse(_fused(_load_lite0().eval())).to(memory_format=torch.channels_last).to(place)
-    towers = Towers(MINI, MINI_DIMENSION, _pixels, tokenize, images=pictures, texts=sentences.to(place))
+    pictures = Conse(classifier()).to(memory_format=torch.channels_last).to(place)
+    towers = Towers(MINI, MINI_DIMENSION, pixels_of, tokenize, images=pictures, texts=sentences.to(place))
     return TowersEncoder(towers, place, "fp32", batch_max, threads_max)
+
+
+def classifier() -> nn.Module:
+    """Load what `mini` sees pictures with: EfficientNet-lite0, from `pixels_of` pictures to logits (b, 1000).
+
+    Raises:
+        EncoderError: its weights are not installed, or are not the published ones.
+    """
+    return _fused(_load_lite0().eval())
 
 
 class Conse(nn.Module):
@@ -203,7 +212,7 @@ def _fused(layers: nn.Sequential) -> nn.Sequential:
     return type(layers)(*fused)
 
 
-def _pixels(image: Image) -> Tensor:
+def pixels_of(image: Image) -> Tensor:
     """Squeeze an RGB image to (3, 224, 224) in [-1, 1]."""
     small = np.asarray(image.resize((PIXELS, PIXELS), Resampling.BICUBIC), np.float32)
     return torch.from_numpy(small / 127.5 - 1).permute(2, 0, 1)

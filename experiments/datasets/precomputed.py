@@ -1,0 +1,94 @@
+"""Embeddings that are there already, with a caption a picture or with several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from experiments.datasets import reading
+from experiments.datasets.items import Captions, DataError, Items, Vectors
+
+IMAGES = "images.npy"
+CAPTIONS = "captions.npy"
+PAIRS = "items.jsonl"
+SEVERAL = "captions.jsonl"
+IMAGE_IDS = "image_ids.json"
+
+SPACE = "precomputed"
+
+
+def pairs(folder: Path) -> Items:
+    """Read embeddings with a caption a picture; whatever their length was, they come out at unit length."""
+    images, captions = unit_vectors(folder / IMAGES), unit_vectors(folder / CAPTIONS)
+    lines = list(reading.json_lines(folder / PAIRS))
+    if images.shape != captions.shape or len(images) != len(lines):
+        raise DataError(
+            f"{folder}: {IMAGES} is {images.shape}, {CAPTIONS} is {captions.shape} and {PAIRS} has "
+            f"{len(lines)} lines; expected one row of the same length in each of both per line"
+        )
+    texts = [reading.string(line, "text", f"{folder / PAIRS}, line {number}") for number, line in lines]
+    labels = [reading.label(line) for _, line in lines]
+    return Items(
+        SPACE, images, captions, texts, labels if any(labels) else None, [str(row) for row in range(len(lines))]
+    )
+
+
+def several(folder: Path, choose: Callable[[str, int], int]) -> Items:
+    """Read embeddings with several captions a picture.
+
+    Args:
+        folder: the data.
+        choose: a picture's id and how many captions it has come in, which of them is its pair goes out.
+    """
+    images, captions = unit_vectors(folder / IMAGES), unit_vectors(folder / CAPTIONS)
+    ids = reading.strings(reading.json_object(folder / IMAGE_IDS).get("image_ids"), f"{folder / IMAGE_IDS}, image_ids")
+    lines = list(reading.json_lines(folder / SEVERAL))
+    if len(images) != len(ids) or len(captions) != len(lines) or images.shape[1] != captions.shape[1]:
+        raise DataError(
+            f"{folder}: {IMAGES} is {images.shape} with {len(ids)} ids, {CAPTIONS} is {captions.shape} with "
+            f"{len(lines)} lines in {SEVERAL}; expected rows of the same length, one per id and one per line"
+        )
+    rows = {name: row for row, name in enumerate(ids)}
+    owner, texts = np.empty(len(lines), np.intp), []
+    for place, (number, line) in enumerate(lines):
+        where = f"{folder / SEVERAL}, line {number}"
+        name = reading.string(line, "image", where)
+        if name not in rows:
+            raise DataError(f"{where}: image {name!r} is not in {IMAGE_IDS}")
+        owner[place] = rows[name]
+        texts.append(reading.string(line, "caption", where))
+    counts = np.bincount(owner, minlength=len(ids))
+    if not counts.all():
+        raise DataError(f"{folder / SEVERAL}: image {ids[int(counts.argmin())]!r} has no caption")
+    order = np.argsort(owner, kind="stable")
+    choices = [choose(name, count) for name, count in zip(ids, counts.tolist(), strict=True)]
+    chosen = order[np.cumsum(counts) - counts + choices]
+    every = Captions(captions[order], owner[order])
+    return Items(
+        SPACE,
+        images,
+        captions[chosen],
+        [texts[row] for row in chosen.tolist()],
+        None,
+        ids,
+        all_captions=lambda: every,
+    )
+
+
+def unit_vectors(path: Path) -> Vectors:
+    """Read (n, d) floating point as directions."""
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an array: {error}") from error
+    if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
+        raise DataError(f"{path} is {vectors.dtype} of shape {vectors.shape}; expected (n, d) floating point")
+    wide = vectors.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        row = int(np.argmin((np.isfinite(lengths) & (lengths > 0))[:, 0]))
+        raise DataError(f"{path}, row {row}: a vector of length {lengths[row, 0]}; expected a direction")
+    units: Vectors = (wide / lengths).astype(np.float32)
+    return units

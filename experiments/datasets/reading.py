@@ -1,0 +1,84 @@
+"""Files of JSON and of lines, read so that an error names the file, the line and what is expected there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.datasets.items import DataError
+
+
+def read_text(path: Path) -> str:
+    """Read a file as UTF-8."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8: {error}") from error
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The number and the text of every line that is not blank; texts may hold any other line break."""
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The number and the object of every line that is not blank."""
+    for number, line in lines(path):
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}; expected a JSON object on every line") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path}, line {number}: {line[:60]!r}; expected a JSON object on every line")
+        yield number, value
+
+
+def json_object(path: Path) -> Mapping[str, Any]:
+    """The one object of a file."""
+    try:
+        value = json.loads(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; expected one JSON object") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} holds a JSON {type(value).__name__}; expected one object")
+    return value
+
+
+def objects(value: Any, where: str) -> list[Mapping[str, Any]]:
+    """Take a value for a list of objects."""
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise DataError(f"{where}: {str(value)[:60]!r}; expected a list of objects")
+    return value
+
+
+def strings(value: Any, where: str) -> list[str]:
+    """Take a value for a list of strings."""
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise DataError(f"{where}: {str(value)[:60]!r}; expected a list of strings")
+    return value
+
+
+def string(record: Mapping[str, Any], key: str, where: str) -> str:
+    """Read a record's string."""
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise DataError(f'{where}: no "{key}"; expected a string')
+    return value
+
+
+def captions(value: Any, where: str) -> tuple[str, ...]:
+    """Take a value for a picture's captions, the blank ones left out."""
+    said = tuple(text.strip() for text in value if isinstance(text, str)) if isinstance(value, list) else ()
+    if not any(said):
+        raise DataError(f'{where}: no "captions"; expected a list of sentences')
+    return tuple(filter(None, said))
+
+
+def label(record: Mapping[str, Any]) -> str | None:
+    """Read a record's kind, where it has one."""
+    value = record.get("label")
+    return None if value is None else str(value) or None
