@@ -23,8 +23,7 @@ from experiments.cache import Arrays, cached
 from experiments.datasets import DataError
 from experiments.datasets.encoding import fingerprint, loaded
 from zccr_stream.encoders import EncoderError, mini, model_of
-from zccr_stream.encoders.open_clip import LOAD_ERRORS
-from zccr_stream.encoders.towers import choose_device
+from zccr_stream.encoders.towers import LOAD_ERRORS, choose_device
 from zccr_stream.settings import Settings
 
 LITE0 = "lite0"
