@@ -7,7 +7,7 @@ production's. Knows nothing of grids, means and tables, which the experiments ma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,8 @@ NEAR = 0.9
 USER, OTHERS = "user", "others"
 
 Values = dict[str, float]
+Ways = Callable[[Profile, Classes, AreaRule], Mapping[str, list[Area]]]
+"""From a profile, its true classes (n,) and production's rule to areas, by the name of the way to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +125,19 @@ def given_areas(profile: Profile, groups: Classes, rule: AreaRule) -> list[Area]
     return sorted(found, key=lambda area: (-len(area.members), -newest[area.area_id], area.area_id))
 
 
-def simulate(items: Items, user: User, rules: Rules) -> dict[str, Values]:
+def simulate(items: Items, user: User, rules: Rules, ways_to: Ways = ways) -> dict[str, Values]:
     """The user's values by way, each the mean of both directions."""
-    both = [_one_way(items, user, source, target, rules) for source, target in ((IMAGE, TEXT), (TEXT, IMAGE))]
+    both = [_one_way(items, user, source, target, rules, ways_to) for source, target in ((IMAGE, TEXT), (TEXT, IMAGE))]
     return {
-        way: {name: float(np.mean([values[way][name] for values in both])) for name in both[0][way]} for way in WAYS
+        way: {name: float(np.mean([values[way][name] for values in both])) for name in both[0][way]} for way in both[0]
     }
 
 
-def _one_way(items: Items, user: User, source: str, target: str, rules: Rules) -> dict[str, Values]:
+def _one_way(items: Items, user: User, source: str, target: str, rules: Rules, ways_to: Ways) -> dict[str, Values]:
     """The values by way of a profile of the modality `source` to whom `target` is recommended."""
     profile = uploaded(user, source, items.vectors(source))
     true = user.classes[user.own]
-    found = ways(profile, true, rules.areas)
+    found = ways_to(profile, true, rules.areas)
     vectors = items.vectors(target)
     index = search_space(user, target, vectors, rules)
     as_in_paper = search(index, target, found, rules.ranking.k)
@@ -149,7 +151,7 @@ def _one_way(items: Items, user: User, source: str, target: str, rules: Rules) -
             "ari": measures.adjusted_rand(group_numbers(found[way], len(true)), true),
             "areas": len(found[way]),
         }
-        for way in WAYS
+        for way in found
     }
 
 

@@ -75,6 +75,17 @@ def test_well_separated_classes_are_the_areas_that_are_found(folder: Path, monke
     assert [cell["areas"] for cell in report["each"]["cells"]] == [4, 12]
 
 
+def test_rules_for_the_cut_are_compared_on_the_same_users(folder: Path) -> None:
+    report = run("cuts", folder, "--classes", "1", "3", "--assets", "4", "--draws", "2")
+
+    assert {"true areas", "calibrated", "uncalibrated", "fixed", "best for all", "scaled", "silhouette"} == set(report)
+    for parts in report.values():
+        assert set(parts) == {"common", "small"}
+    true = report["true areas"]["common"]
+    assert (true["ari"], true["above_true"], true["areas_more"]) == (1, 0, 0)
+    assert report["fixed"]["common"]["ari"] == 1  # the classes are well separated
+
+
 def test_one_area_a_user_wastes_the_feed_and_is_reported_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = run("areas", folder, "--classes", "5", "--assets", "4", "--draws", "4")
 

@@ -1,0 +1,160 @@
+"""Where to cut Ward's tree: rules against each other on the same users.
+
+    python -m experiments cuts --data DIR [--encoder NAME] [--json FILE]
+
+The users, the true areas and the feed are those of `areas`; users of one to three assets a class come on top, as most
+real profiles are small. Of every rule are reported the adjusted Rand index (ARI), the feed's recall minus that of the
+true areas of the same users, and how many areas it finds more than there are. The rules are
+  calibrated    production's: by what each modality's assets look like, and by how close a profile's own are
+  uncalibrated  production's where it knows too few assets: 1.1 (m / 2) ^ .2 for m assets
+  fixed         the Ward distance of a grid that has the best ARI on these very users, chosen by labels that nobody has
+                in production: what a rule without labels can hope for
+  best for all  the same, one distance for both kinds of users
+  scaled        1.5 times the distance of random pairs
+  silhouette    the number of areas with the best mean silhouette, one area below .1
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import Progress
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist, squareform
+from sklearn.metrics import silhouette_samples
+
+from experiments import grid
+from experiments.datasets import Items
+from experiments.outcome import Outcome
+from experiments.simulation import Rules, User, draw, given_areas, simulate, uploaded
+from experiments.tables import markdown
+from zccr_stream import measures
+from zccr_stream.events import MODALITIES
+from zccr_stream.interests import Area, AreaRule, Profile, find_areas
+from zccr_stream.measures import Classes, half_width
+from zccr_stream.settings import Settings
+
+DRAWS = 10
+FIXED = np.arange(0.6, 3.25, 0.1).round(1)
+SMALL = (1, 2, 3)
+RECALL = "recall@20"
+
+Users = list[tuple[int, User]]
+"""The number of classes, and the user."""
+Vectors = npt.NDArray[np.float32]
+Report = dict[str, Any]
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the grid's size."""
+    grid.add_options(command, DRAWS)
+
+
+def measure(items: Items, options: argparse.Namespace) -> Outcome:
+    """Compare the rules on every cell of the grid that can be drawn, and on small profiles.
+
+    Raises:
+        DataError: no labels, or too few items of each label for any cell.
+    """
+    labelled, codes = grid.labelled(items)
+    rules = Rules.of(Settings(), items)
+    parts: dict[str, Users] = {}
+    for part, assets in (("common", options.assets), ("small", SMALL)):
+        cells, _ = grid.cells(options.classes, assets, np.bincount(codes))
+        parts[part] = [
+            (c, draw(codes, c, m, np.random.default_rng([grid.SEED, c, m, number])))
+            for c, m in cells
+            if c * m > 1
+            for number in range(options.draws)
+        ]
+    aris = {part: _fixed_aris(labelled, users) for part, users in parts.items()}
+    both = float(FIXED[int(np.argmax(sum(aris.values())))])
+    report: Report = {}
+    for part, users in parts.items():
+        own = float(FIXED[int(np.argmax(aris[part]))])
+        for name, values in _measured(labelled, users, rules, {"fixed": own, "best for all": both}).items():
+            report.setdefault(name, {})[part] = values
+        report["fixed"][part]["cut"], report["best for all"][part]["cut"] = own, both
+    head = f"{items.space}: {len(labelled):,} labelled pairs; {options.draws} users a cell, both directions"
+    return Outcome(report, f"{head}\n\n{_table(report)}")
+
+
+def _fixed_aris(items: Items, users: Users) -> npt.NDArray[np.float64]:
+    """(f,) mean ARI of each fixed distance."""
+    aris = np.zeros(len(FIXED))
+    for _, user in users:
+        for modality in MODALITIES:
+            tree = linkage(uploaded(user, modality, items.vectors(modality)).vectors, "ward")
+            true = user.classes[user.own]
+            aris += [measures.adjusted_rand(fcluster(tree, cut, "distance"), true) for cut in FIXED]
+    return aris / (len(MODALITIES) * len(users))
+
+
+def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, float]) -> dict[str, Report]:
+    """By rule, means over all users: every cell has as many."""
+    spreads = {modality: _spread(items.vectors(modality)) for modality in MODALITIES}
+
+    def ways(profile: Profile, true: Classes, rule: AreaRule) -> dict[str, list[Area]]:
+        tree = linkage(profile.vectors, "ward")
+        groups = {name: fcluster(tree, cut, "distance") for name, cut in fixed.items()}
+        groups["scaled"] = fcluster(tree, 1.5 * spreads[profile.modalities[0]], "distance")
+        groups["silhouette"] = _silhouette(tree, profile.vectors)
+        return {
+            "true areas": given_areas(profile, true, rule),
+            "calibrated": find_areas(profile, rule),
+            "uncalibrated": find_areas(profile, replace(rule, catalogues={})),
+            **{name: given_areas(profile, of_rule.astype(np.intp), rule) for name, of_rule in groups.items()},
+        }
+
+    values: dict[str, list[tuple[float, float, float]]] = {}
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for classes, user in progress.track(users, description="cutting"):
+            by_rule = simulate(items, user, rules, ways)
+            true = by_rule["true areas"][RECALL]
+            for name, of_rule in by_rule.items():
+                outcome = (of_rule["ari"], of_rule[RECALL] - true, of_rule["areas"] - classes)
+                values.setdefault(name, []).append(outcome)
+    return {
+        name: {
+            **dict(zip(("ari", "above_true", "areas_more"), np.mean(of_rule, axis=0).tolist(), strict=True)),
+            "half_width": half_width([above for _, above, _ in of_rule]),
+        }
+        for name, of_rule in values.items()
+    }
+
+
+def _silhouette(tree: npt.NDArray[np.float64], vectors: Vectors) -> Classes:
+    """(n,) labels of the best of up to 30 areas."""
+    distances = squareform(pdist(vectors))
+    best, labels = 0.1, np.zeros(len(vectors), np.intp)
+    for areas in range(2, min(len(vectors), 31)):
+        candidate = fcluster(tree, areas, "maxclust").astype(np.intp)
+        if 1 < candidate.max() < len(vectors):
+            score = float(silhouette_samples(distances, candidate, metric="precomputed").mean())
+            if score > best:
+                best, labels = score, candidate
+    return labels
+
+
+def _spread(vectors: Vectors) -> float:
+    """Root mean square distance of random pairs, of vectors of unit length."""
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    return float(np.sqrt(2 - 2 * mean @ mean))
+
+
+def _table(report: Mapping[str, Report]) -> str:
+    heads = [f"{part}{name}" for part in ("", "small: ") for name in ("ARI", "above true areas", "areas more")]
+    return markdown(
+        ["rule", *heads], [[name, *_cells(parts["common"]), *_cells(parts["small"])] for name, parts in report.items()]
+    )
+
+
+def _cells(values: Report) -> Sequence[str]:
+    ari = f"{values['ari']:.3f}" + (f" (at {values['cut']})" if "cut" in values else "")
+    return [ari, f"{values['above_true']:+.3f} ± {values['half_width']:.3f}", f"{values['areas_more']:+.1f}"]
