@@ -300,6 +300,16 @@ def test_what_is_broken_in_a_published_file_is_named(tmp_path: Path, name: str, 
         captioned(tmp_path)
 
 
+def test_pictures_may_be_links_to_elsewhere(tmp_path: Path, encoder: Counting) -> None:
+    data = tmp_path / "coco"
+    karpathy(data, "dataset_coco.json", filepath=True)
+    for number in (2, 4, 6):
+        paint(tmp_path / f"elsewhere/{number}.png", number)
+    (data / "val2014").symlink_to(tmp_path / "elsewhere")
+
+    assert numbers(loaded(data)) == [(2, 20), (4, 40), (6, 60)]
+
+
 def listing(folder: Path, pictures: int, captions: int) -> None:
     lines = []
     for number in range(pictures):
