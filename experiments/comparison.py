@@ -77,16 +77,19 @@ class Comparison:
         """A system's mean over tasks and cells; the cells count alike."""
         return _over_cells(self._users(system, measure, tasks)[cells])
 
-    def difference(self, system: str, other: str, measure: str) -> Estimate:
+    def difference(self, system: str, other: str, measure: str, tasks: slice = slice(None)) -> Estimate:
         """How far a system is above another on the users that both were measured on."""
-        every = slice(None)
-        return _over_cells(self._users(system, measure, every) - self._users(other, measure, every))
+        return _over_cells(self._users(system, measure, tasks) - self._users(other, measure, tasks))
 
     def _users(self, system: str, measure: str, tasks: slice) -> Values:
         """(c, u) the tasks' means."""
         of_system = self.values[self.systems.index(system), :, :, tasks, MEASURES.index(measure)]
         means: Values = of_system.mean(axis=2)
         return means
+
+    def columns(self) -> dict[int, str]:
+        """The plots' columns by number of classes."""
+        return {c: f"{c} {'class' if c == 1 else 'classes'}" for c, _ in self.cells}
 
     def points(self, system: str, task: str) -> dict[int, Points]:
         """By number of classes the paper's recall over the assets of each."""
@@ -175,6 +178,20 @@ class Comparison:
             reports.append({"paper": words, "system": one.system, "other": one.other, **estimates, "holds": holds})
         heads = ["the paper", "difference", *list(SHOWN.values())[:3], "holds, paper's recall / feed's"]
         return markdown(heads, rows), reports
+
+    def differences_by_task(self, expected: Mapping[str, Expected]) -> str:
+        """A row a conclusion of the paper: the differences in its recall, task by task."""
+        rows = [
+            [
+                words,
+                *(
+                    str(self.difference(one.system, one.other, "paper_recall", self._one_task(task)))
+                    for task in self.tasks
+                ),
+            ]
+            for words, one in expected.items()
+        ]
+        return markdown(["difference in the paper's recall", *self.tasks], rows)
 
 
 def compare(

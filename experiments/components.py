@@ -148,8 +148,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     """
     labelled, codes = grid.labelled(items)
     cells, left_out = grid.cells(options.classes, options.assets, np.bincount(codes))
-    rules = Rules.of(Settings())
-    rules = replace(rules, ranking=replace(rules.ranking, k=LISTED, feed_size=LENGTH))
+    rules = Rules.of(Settings(), listed=LISTED, length=LENGTH)
     found = compare(
         SYSTEMS,
         list(TASKS),
@@ -168,7 +167,14 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     )
     centroids = [name for name in SYSTEMS if name.endswith(CENTROID)]
     compared = [name for name in centroids if f", {DENSITY}, " in name or f", {WARD}, " in name]
-    tables = [head, found.overall(), conclusions, found.by_task(centroids), found.by_cell(compared)]
+    tables = [
+        head,
+        found.overall(),
+        conclusions,
+        found.differences_by_task(EXPECTED),
+        found.by_task(centroids),
+        found.by_cell(compared),
+    ]
     if left_out:
         tables.append(grid.too_few(left_out))
     return Outcome({"systems": found.report(), "conclusions": differences}, "\n\n".join(tables), _figures(found))
@@ -229,7 +235,7 @@ def _figures(found: Comparison) -> Mapping[str, Figure]:
 
 def _figure(found: Comparison, title: str, rows: Sequence[tuple[str, str, str]]) -> Figure:
     """Panels of rows, each by name a task and a projection."""
-    columns = {c: f"{c} {'class' if c == 1 else 'classes'}" for c, _ in found.cells}
+    columns = found.columns()
     lines = [
         Line(
             f"{shown}, {seed}",

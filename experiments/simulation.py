@@ -50,16 +50,16 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Production's rules, with lists long enough for the longest feed."""
+    """Production's rules, with lists and a feed as long as is counted."""
 
     areas: AreaRule
     ranking: RankingRule
     dead_share_max: float
 
     @classmethod
-    def of(cls, settings: Settings) -> Rules:
-        """The rules that these settings give."""
-        ranking = replace(assemble.ranking_rule(settings), k=max(LENGTHS), feed_size=max(LENGTHS))
+    def of(cls, settings: Settings, listed: int = max(LENGTHS), length: int = max(LENGTHS)) -> Rules:
+        """The rules that these settings give, with lists of `listed` hits and a feed of `length`."""
+        ranking = replace(assemble.ranking_rule(settings), k=listed, feed_size=length)
         return cls(assemble.area_rule(settings), ranking, settings.index_dead_share_max)
 
 
