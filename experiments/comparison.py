@@ -30,6 +30,7 @@ TASKS = {
 }
 """By name what was uploaded and what is recommended, in the paper's order."""
 MEASURES = ("paper_recall", "feed_recall", "ari", "areas")
+NEAR = 0.02
 SHOWN = dict(zip(MEASURES, ("paper recall@10", "feed recall@20", "ARI", "areas found"), strict=True))
 
 Values = npt.NDArray[np.float64]
@@ -165,7 +166,7 @@ class Comparison:
 
         Args:
             expected: by the paper's words.
-            near: mean recalls that differ by less count as equal.
+            near: recalls are alike if all of the interval of their difference is nearer to 0.
         """
         rows, reports = [], []
         for words, one in expected.items():
@@ -227,6 +228,10 @@ def _holds(difference: Estimate, equal: bool, near: float) -> str:
     low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
     if not math.isfinite(low):
         return "unknown"
+    if -near < low and high < near:
+        return "yes" if equal else "no, alike"
+    if low <= 0 <= high:
+        return "not shown"
     if equal:
-        return "yes" if -near < low and high < near else "no" if low > 0 or high < 0 else "not shown"
-    return "yes" if low > 0 else "no, the reverse" if high < 0 else "not shown"
+        return "no"
+    return "yes" if low > 0 else "no, the reverse"
