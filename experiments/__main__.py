@@ -17,7 +17,7 @@ from typing import Protocol
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from experiments import areas, classifier, components, cuts, datasets, grid, labels, retrieval
+from experiments import areas, classifier, components, cuts, datasets, grid, labels, retrieval, taggers
 from experiments.datasets import Items
 from experiments.outcome import Outcome
 
@@ -35,6 +35,7 @@ class Experiment(Protocol):
 EXPERIMENTS: Mapping[str, tuple[Experiment, str]] = {
     "areas": (areas, "how well areas of interest are found, and what that is worth in the feed (section 4.3)"),
     "components": (components, "projection, clustering and seed, each exchanged (Table 2, Figures 14 to 18)"),
+    "taggers": (taggers, "ZCCR against recommending by tags, BT and BTBA (Figures 19 and 20)"),
     "cuts": (cuts, "rules for where to cut Ward's tree into areas, against each other"),
     "retrieval": (retrieval, "one index a modality against one for both, and the gap closed (Tables 3 and 4)"),
 }

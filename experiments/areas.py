@@ -86,7 +86,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     """
     labelled, codes = grid.labelled(items)
     drawable, left_out = grid.cells(options.classes, options.assets, np.bincount(codes))
-    rules = Rules.of(Settings(), items)
+    rules = Rules.of(Settings(), items.by_modality())
     cells: dict[str, list[Cell]] = {way: [] for way in WAYS}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         simulating = progress.add_task("simulating users", total=len(drawable) * options.draws)

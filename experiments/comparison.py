@@ -30,6 +30,7 @@ TASKS = {
 }
 """By name what was uploaded and what is recommended, in the paper's order."""
 MEASURES = ("paper_recall", "feed_recall", "ari", "areas")
+NEAR = 0.02
 SHOWN = dict(zip(MEASURES, ("paper recall@10", "feed recall@20", "ARI", "areas found"), strict=True))
 
 Values = npt.NDArray[np.float64]
@@ -77,16 +78,19 @@ class Comparison:
         """A system's mean over tasks and cells; the cells count alike."""
         return _over_cells(self._users(system, measure, tasks)[cells])
 
-    def difference(self, system: str, other: str, measure: str) -> Estimate:
+    def difference(self, system: str, other: str, measure: str, tasks: slice = slice(None)) -> Estimate:
         """How far a system is above another on the users that both were measured on."""
-        every = slice(None)
-        return _over_cells(self._users(system, measure, every) - self._users(other, measure, every))
+        return _over_cells(self._users(system, measure, tasks) - self._users(other, measure, tasks))
 
     def _users(self, system: str, measure: str, tasks: slice) -> Values:
         """(c, u) the tasks' means."""
         of_system = self.values[self.systems.index(system), :, :, tasks, MEASURES.index(measure)]
         means: Values = of_system.mean(axis=2)
         return means
+
+    def columns(self) -> dict[int, str]:
+        """The plots' columns by number of classes."""
+        return {c: f"{c} {'class' if c == 1 else 'classes'}" for c, _ in self.cells}
 
     def points(self, system: str, task: str) -> dict[int, Points]:
         """By number of classes the paper's recall over the assets of each."""
@@ -162,7 +166,7 @@ class Comparison:
 
         Args:
             expected: by the paper's words.
-            near: mean recalls that differ by less count as equal.
+            near: recalls are alike if all of the interval of their difference is nearer to 0.
         """
         rows, reports = [], []
         for words, one in expected.items():
@@ -175,6 +179,20 @@ class Comparison:
             reports.append({"paper": words, "system": one.system, "other": one.other, **estimates, "holds": holds})
         heads = ["the paper", "difference", *list(SHOWN.values())[:3], "holds, paper's recall / feed's"]
         return markdown(heads, rows), reports
+
+    def differences_by_task(self, expected: Mapping[str, Expected]) -> str:
+        """A row a conclusion of the paper: the differences in its recall, task by task."""
+        rows = [
+            [
+                words,
+                *(
+                    str(self.difference(one.system, one.other, "paper_recall", self._one_task(task)))
+                    for task in self.tasks
+                ),
+            ]
+            for words, one in expected.items()
+        ]
+        return markdown(["difference in the paper's recall", *self.tasks], rows)
 
 
 def compare(
@@ -210,6 +228,10 @@ def _holds(difference: Estimate, equal: bool, near: float) -> str:
     low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
     if not math.isfinite(low):
         return "unknown"
+    if -near < low and high < near:
+        return "yes" if equal else "no, alike"
+    if low <= 0 <= high:
+        return "not shown"
     if equal:
-        return "yes" if -near < low and high < near else "no" if low > 0 or high < 0 else "not shown"
-    return "yes" if low > 0 else "no, the reverse" if high < 0 else "not shown"
+        return "no"
+    return "yes" if low > 0 else "no, the reverse"

@@ -63,7 +63,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
         DataError: no labels, or too few items of each label for any cell.
     """
     labelled, codes = grid.labelled(items)
-    rules = Rules.of(Settings(), items)
+    rules = Rules.of(Settings(), items.by_modality())
     parts: dict[str, Users] = {}
     for part, assets in (("common", options.assets), ("small", SMALL)):
         cells, _ = grid.cells(options.classes, assets, np.bincount(codes))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from experiments.datasets import Items
 from zccr_stream import assemble, measures
-from zccr_stream.events import IMAGE, MODALITIES, TEXT, Embeddings
+from zccr_stream.events import IMAGE, TEXT, Embeddings
 from zccr_stream.index import LiveIndex
 from zccr_stream.interests import Area, AreaRule, Profile, find_areas
 from zccr_stream.measures import NOTHING, Classes
@@ -52,19 +52,29 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Production's rules, with lists long enough for the longest feed."""
+    """Production's rules, with lists and a feed as long as is counted."""
 
     areas: AreaRule
     ranking: RankingRule
     dead_share_max: float
 
     @classmethod
-    def of(cls, settings: Settings, items: Items) -> Rules:
-        """The rules that these settings give where the items are all that a platform has."""
-        index = LiveIndex(items.images.shape[1], OTHERS_MAX, settings.index_dead_share_max)
-        for modality in MODALITIES:
-            index.apply(_owned_by_others(np.arange(len(items)), modality, items.vectors(modality)))
-        ranking = replace(assemble.ranking_rule(settings), k=max(LENGTHS), feed_size=max(LENGTHS))
+    def of(
+        cls,
+        settings: Settings,
+        vectors: Mapping[str, npt.NDArray[np.float32]],
+        listed: int = max(LENGTHS),
+        length: int = max(LENGTHS),
+    ) -> Rules:
+        """The rules that these settings give where the (n, d) `vectors`, by modality, are all that a platform has.
+
+        Lists are `listed` hits long, the feed `length`.
+        """
+        dimension = next(iter(vectors.values())).shape[1]
+        index = LiveIndex(dimension, OTHERS_MAX, settings.index_dead_share_max)
+        for modality, of_modality in vectors.items():
+            index.apply(_owned_by_others(np.arange(len(of_modality)), modality, of_modality))
+        ranking = replace(assemble.ranking_rule(settings), k=listed, feed_size=length)
         return cls(assemble.area_rule(settings, index.catalogues()), ranking, settings.index_dead_share_max)
 
 

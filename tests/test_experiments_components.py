@@ -179,12 +179,13 @@ def test_small_multiples_share_axes_and_name_each_line_once() -> None:
 
 
 def test_differences_are_of_the_users_that_both_were_measured_on() -> None:
-    values = np.zeros((3, 1, 4, 1, len(MEASURES)))
+    values = np.zeros((4, 1, 4, 1, len(MEASURES)))
     values[0, 0, :, 0] = np.array([0.9, 0.1, 0.9, 0.1])[:, None]
     values[1, 0, :, 0] = values[0, 0, :, 0] - 0.05
     values[2] = values[0] - 0.1
     values[2, 0, 2:] = np.nan
-    found = Comparison(["a", "b", "c"], [(1, 5)], ["text to text"], values)
+    values[3] = 0.5
+    found = Comparison(["a", "b", "c", "half"], [(1, 5)], ["text to text"], values)
 
     assert found.difference("a", "b", "ari").mean == pytest.approx(0.05)
     assert found.difference("a", "b", "ari").half_width == pytest.approx(0)
@@ -196,6 +197,7 @@ def test_differences_are_of_the_users_that_both_were_measured_on() -> None:
         "alike": Expected("a", "b", equal=True),
         "the same": Expected("a", "a", equal=True),
         "even": Expected("a", "a"),
+        "unclear": Expected("a", "half"),
     }
     table, reports = found.conclusions(expected, near=0.02)
     assert [report["holds"]["feed_recall"] for report in reports] == [

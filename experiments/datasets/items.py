@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from zccr_stream.events import IMAGE
+from zccr_stream.events import IMAGE, TEXT
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
@@ -80,6 +80,10 @@ class Items:
     def vectors(self, modality: str) -> Vectors:
         """(n, d) of one modality."""
         return self.images if modality == IMAGE else self.captions
+
+    def by_modality(self) -> dict[str, Vectors]:
+        """(n, d) of each modality."""
+        return {IMAGE: self.images, TEXT: self.captions}
 
     def take(self, rows: Rows) -> Items:
         """Some of the items in another order, each row at most once."""
