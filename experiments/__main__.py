@@ -17,7 +17,7 @@ from typing import Protocol
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from experiments import areas, datasets, gap, retrieval
+from experiments import areas, datasets, gap, retrieval, searches, similarities
 from experiments.datasets import Items
 from experiments.outcome import Outcome
 
@@ -35,6 +35,8 @@ class Experiment(Protocol):
 EXPERIMENTS: Mapping[str, tuple[Experiment, str]] = {
     "areas": (areas, "how well areas of interest are found, and what that is worth in the feed (section 4.3)"),
     "retrieval": (retrieval, "one index a modality against one for both, and the gap closed (Tables 3 and 4)"),
+    "similarities": (similarities, "cosines within and between modalities, and t-SNE of both (Figures 5 to 7)"),
+    "searches": (searches, "what a search costs, and that exact ones find the same (Tables 1, 5, 6 and 7)"),
     "gap": (gap, "how far the modality gap can be closed, and what one space of both modalities is worth"),
 }
 """By name the module and one line about it, in the order of the report."""
