@@ -19,7 +19,7 @@ both are wanted. Today's areas and index per modality stand against areas that h
 aligned vectors, and one index of these, or one a modality. `recall` counts one more item a class, all others of the
 class left out, in the first 20 places of the feed; `precision`, `nDCG` and `coverage` (of classes in each modality)
 count everything of the user's classes. Areas are the true ones, or production's rule with the cut that gives the best
-nDCG, chosen alike for all ways on these very users, and so somewhat too good. The alignment is estimated as above, from
+recall, chosen alike for all ways on these very users, and so somewhat too good. The alignment is estimated as above, from
 the catalogue: pictures of one half of the items, captions of the other.
 """
 
@@ -174,7 +174,7 @@ def _users(items: Items, options: argparse.Namespace) -> dict[str, Report]:
     report = {}
     for way, by_areas in means.items():
         cuts = {name: values for name, values in by_areas.items() if name != "true"}
-        best = max(cuts, key=lambda name: cuts[name]["ndcg"])
+        best = max(cuts, key=lambda name: cuts[name]["recall"])
         report[way] = {"true": by_areas["true"], "found": {**cuts[best], "cut": float(best)}, "cuts": cuts}
     return report
 
@@ -206,7 +206,7 @@ def _figure(unpaired: Mapping[str, Report], known: Mapping[str, Report]) -> Figu
         axes.plot(points, range(len(ways)), "k|", markersize=11, label="wanted modality alone")
         axes.set_yticks(range(len(ways)), list(ways))
         axes.set(title=title, xlabel="R@10, both modalities searched", xlim=(0, 1))
-        axes.invert_yaxis()
+    axes.set_ylim(len(ways) - 0.4, -0.6)
     for kind, colour in colours.items():
         axes.barh(0, 0, color=colour, label=kind)
     handles, labels = axes.get_legend_handles_labels()
