@@ -19,8 +19,8 @@ both are wanted. Today's areas and index per modality stand against areas that h
 aligned vectors, and one index of these, or one a modality. `recall` counts one more item a class, all others of the
 class left out, in the first 20 places of the feed; `precision`, `nDCG` and `coverage` (of classes in each modality)
 count everything of the user's classes. Areas are the true ones, or production's rule with the cut that gives the best
-recall, chosen alike for all ways on these very users, and so somewhat too good. The alignment is estimated as above, from
-the catalogue: pictures of one half of the items, captions of the other.
+recall, chosen alike for all ways on these very users, and so somewhat too good. The alignment is estimated from the
+catalogue: pictures of one half of the items, captions of the other.
 """
 
 from __future__ import annotations
