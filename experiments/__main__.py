@@ -17,7 +17,20 @@ from typing import Protocol
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from experiments import areas, classifier, components, cuts, datasets, grid, labels, retrieval, taggers
+from experiments import (
+    areas,
+    classifier,
+    components,
+    cuts,
+    datasets,
+    gap,
+    grid,
+    labels,
+    retrieval,
+    searches,
+    similarities,
+    taggers,
+)
 from experiments.datasets import Items
 from experiments.outcome import Outcome
 
@@ -38,6 +51,9 @@ EXPERIMENTS: Mapping[str, tuple[Experiment, str]] = {
     "taggers": (taggers, "ZCCR against recommending by tags, BT and BTBA (Figures 19 and 20)"),
     "cuts": (cuts, "rules for where to cut Ward's tree into areas, against each other"),
     "retrieval": (retrieval, "one index a modality against one for both, and the gap closed (Tables 3 and 4)"),
+    "similarities": (similarities, "cosines within and between modalities, and t-SNE of both (Figures 5 to 7)"),
+    "searches": (searches, "what a search costs, and that exact ones find the same (Tables 1, 5, 6 and 7)"),
+    "gap": (gap, "how far the modality gap can be closed, and what one space of both modalities is worth"),
 }
 """By name the module and one line about it, in the order of the report."""
 

@@ -102,7 +102,7 @@ def test_recall_beside_the_queries_searches_all_but_the_query_itself() -> None:
         ranks.append(int((np.concatenate([answers, others]) @ query > answers[row] @ query).sum()))
 
     expected = {k: sum(rank < k for rank in ranks) / 40 for k in (1, 5, 10)}
-    assert counterpart_recall(queries, answers, (1, 5, 10), beside_queries=True) == expected
+    assert counterpart_recall(queries, answers, (1, 5, 10), beside=queries) == expected
 
 
 def test_recall_does_not_depend_on_how_many_queries_there_are_at_once() -> None:

@@ -8,6 +8,7 @@ ownership   the truth in PostgreSQL: who owns what, vectors, versions, what is s
 tables      its tables
 index       one FAISS index per modality
 interests   a profile's vectors -> areas of interest
+calibration vectors and scores of several modalities -> comparable ones, the modality gap closed
 ranking     hits per area -> rankings and one feed
 stream      Kafka: consume in batches, retry, dead-letter, publish, commit
 measures    what is counted of feeds, areas and retrieval

@@ -89,15 +89,15 @@ def adjusted_rand(labels: Sequence[int] | Classes, others: Sequence[int] | Class
 
 
 def counterpart_recall(
-    queries: Vectors, answers: Vectors, lengths: Sequence[int], *, beside_queries: bool = False
+    queries: Vectors, answers: Vectors, lengths: Sequence[int], *, beside: Vectors | None = None
 ) -> dict[int, float]:
     """R@k for every k of `lengths`, where row i of `queries` (n, d) is answered by row i of `answers` (n, d).
 
     Args:
-        queries: unit vectors of one modality.
-        answers: unit vectors of the other, searched.
+        queries: vectors of one modality.
+        answers: vectors of the other, searched by inner product.
         lengths: places that count.
-        beside_queries: the other queries are searched too, as in one index of both modalities.
+        beside: (n, d) searched too, as in one index of both modalities, but row i not by query i: it is the query.
 
     Returns:
         By k, the share of queries whose own answer is among the k nearest. Ties count against it.
@@ -109,8 +109,8 @@ def counterpart_recall(
         rows = np.arange(len(cosines))
         least = cosines[rows, start + rows, None] - _TIE
         ahead[block] = (cosines >= least).sum(axis=1) - 1
-        if beside_queries:
-            noise = queries[block] @ queries.T
+        if beside is not None:
+            noise = queries[block] @ beside.T
             noise[rows, start + rows] = -np.inf
             ahead[block] += (noise >= least).sum(axis=1)
     return {k: float((ahead < k).mean()) for k in lengths}

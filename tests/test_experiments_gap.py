@@ -1,0 +1,228 @@
+"""The gap's experiments on data whose gap is known."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from experiments import gap, searches, similarities
+from experiments.__main__ import main
+from experiments.closing import KS, WAYS, calibrated, cosine, try_way
+from experiments.datasets import Items
+from experiments.joint import BETWEEN, SPLIT, TOGETHER, simulate_both
+from experiments.simulation import Rules
+from zccr_stream.events import IMAGE, TEXT
+from zccr_stream.measures import counterpart_recall
+from zccr_stream.settings import Settings
+
+D = 24
+CLASSES, EACH = 5, 12
+
+Vectors = npt.NDArray[np.float32]
+
+
+def unit(vectors: npt.NDArray[np.float64]) -> Vectors:
+    units: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return units
+
+
+def items(labelled: bool = True) -> Items:
+    """Classes apart, pictures and captions nearly the same but for one direction, the gap, and another's spread."""
+    random = np.random.default_rng(0)
+    contents = np.repeat(2 * np.eye(CLASSES, D), EACH, axis=0) + 0.4 * random.normal(size=(CLASSES * EACH, D))
+    contents[:, -1] = 0
+    away = np.eye(D)[-1] * 4
+    labels = [f"kind {row // EACH}" for row in range(len(contents))] if labelled else None
+    noise = 0.02 * random.normal(size=contents.shape)
+    return Items(
+        "made", unit(contents - away), unit(contents + noise + away), [f"{row}" for row in range(len(contents))], labels
+    )
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path) -> Path:
+    made = items()
+    np.save(tmp_path / "images.npy", made.images)
+    np.save(tmp_path / "captions.npy", made.captions)
+    lines = [json.dumps({"text": text, "label": f"kind {int(text) // EACH}"}) for text in made.texts]
+    (tmp_path / "items.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def run(command: str, folder: Path, *more: str) -> Any:
+    report = folder / "made/report.json"
+    assert main([command, "--data", str(folder), "--json", str(report), *more]) == 0
+    return json.loads(report.read_text())
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_every_way_but_none_closes_a_gap_of_one_direction(name: str) -> None:
+    made = items()
+    fit, test = np.arange(0, 60, 2), np.arange(1, 60, 2)
+    found = try_way(WAYS[name], (made.images[fit], made.captions[fit]), made.images[test], made.captions[test])
+
+    for direction in ("t2i", "i2t"):
+        if name == "calibrated":
+            assert found.mixed[direction]["1"] > 0.9
+        if name == "as it is":
+            assert (found.mixed[direction]["10"], found.own[direction]) == (0, 1)
+        else:
+            assert found.mixed[direction]["10"] > 0.5
+            assert found.own[direction] < 0.8
+        assert all(found.mixed[direction][str(k)] <= found.unimodal[direction][str(k)] for k in KS)
+
+
+@pytest.mark.parametrize("name", ["centred", "aligned"])
+def test_the_counterpart_comes_first_once_the_gap_is_closed(name: str) -> None:
+    made = items()
+    fit, test = np.arange(0, 60, 2), np.arange(1, 60, 2)
+
+    found = try_way(WAYS[name], (made.images[fit], made.captions[fit]), made.images[test], made.captions[test])
+
+    assert found.mixed == found.unimodal
+    assert found.mixed["t2i"]["1"] == found.mixed["i2t"]["1"] == 1
+
+
+def test_shares_are_those_of_production() -> None:
+    made = items()
+    found = try_way(WAYS["as it is"], (made.images, made.captions), made.images, made.captions)
+
+    mixed = counterpart_recall(made.captions, made.images, KS, beside=made.captions)
+    alone = counterpart_recall(made.captions, made.images, KS)
+    assert found.mixed["t2i"] == {str(k): share for k, share in mixed.items()}
+    assert found.unimodal["t2i"] == {str(k): share for k, share in alone.items()}
+
+
+def test_calibrated_scores_use_no_more_neighbours_than_there_are() -> None:
+    made = items()
+    few = made.captions[:2], made.images[:2]
+
+    assert np.array_equal(
+        calibrated(9)(made.captions, made.images, *few), calibrated(2)(made.captions, made.images, *few)
+    )
+    assert cosine(made.captions, made.images, *few).shape == (60, 60)
+
+
+def test_gap_reports_every_way_and_what_it_is_worth(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gap, "CLASSES", (2,))
+    monkeypatch.setattr(gap, "ASSETS", (4,))
+    report = run("gap", folder, "--halves", "2", "--draws", "2", "--figures", str(folder / "made"))
+
+    assert set(report["unpaired"]) == {name for name, way in WAYS.items() if not way.paired}
+    assert set(report["known"]) == set(gap.ON_ALL)
+    assert report["unpaired"]["as it is"]["mixed"]["t2i"]["10"] == 0
+    assert report["unpaired"]["aligned"]["mixed"]["t2i"]["10"] > 0.9
+    assert report["unpaired"]["aligned"]["kind"] == "one index"
+    assert report["unpaired"]["calibrated"]["kind"] == "merged lists"
+    assert set(report["users"]) == {SPLIT, TOGETHER, BETWEEN}
+    assert report["users"][TOGETHER]["true"]["areas"] == 2
+    assert report["users"][SPLIT]["true"]["areas"] == 4
+    assert (folder / "made/gap.png").stat().st_size > 10_000
+    assert report == run("gap", folder, "--halves", "2", "--draws", "2")
+
+
+def test_gap_needs_pairs_for_samples_and_tests(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("images", "captions"):
+        np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[:7])
+    (folder / "items.jsonl").write_text("\n".join(['{"text": "x"}'] * 7))
+
+    assert main(["gap", "--data", str(folder)]) == 2
+    assert "there are 7 pairs" in capsys.readouterr().err
+
+
+def test_without_labels_nobody_is_simulated(folder: Path) -> None:
+    (folder / "items.jsonl").write_text("\n".join(['{"text": "x"}'] * CLASSES * EACH))
+
+    assert "users" not in run("gap", folder, "--halves", "1")
+
+
+def test_one_index_of_aligned_vectors_shows_both_modalities_and_one_of_plain_ones_hardly() -> None:
+    made = items()
+    codes = np.repeat(np.arange(CLASSES), EACH)
+    plain = {IMAGE: made.images, TEXT: made.captions}
+    rules = Rules.of(Settings(), plain)
+    joint = {
+        IMAGE: unit(made.images - made.images.mean(axis=0)),
+        TEXT: unit(made.captions - made.captions.mean(axis=0)),
+    }
+
+    values = simulate_both(plain, joint, codes, (2, 4), 0, rules)
+    with_gap = simulate_both(plain, plain, codes, (2, 4), 0, rules)
+
+    for way in (SPLIT, TOGETHER, BETWEEN):
+        assert values[way, "true"]["coverage"] == 1
+    assert values[TOGETHER, "true"]["ari"] == 1
+    assert with_gap[TOGETHER, "1.1"]["ari"] < values[TOGETHER, "1.1"]["ari"]
+
+
+def test_similarities_are_those_of_the_right_pairs(folder: Path) -> None:
+    made = items()
+    report = run("similarities", folder, "--figures", str(folder / "made"))
+
+    within = made.images @ made.images.T
+    kinds = np.repeat(np.arange(CLASSES), EACH)
+    alike = (kinds[:, None] == kinds) & ~np.eye(60, dtype=np.bool_)
+    cosines = report["cosines"]
+    assert cosines["image-text"]["positive"]["mean"] == pytest.approx(
+        float((made.images * made.captions).sum(axis=1).mean()), abs=1e-6
+    )
+    assert cosines["image-image"]["positive"]["mean"] == pytest.approx(float(within[alike].mean()), abs=1e-6)
+    assert [cosines["text-text"][sign]["pairs"] for sign in ("positive", "negative")] == [330, 1440]
+    assert cosines["text-text"]["negative"]["mean"] > cosines["image-text"]["positive"]["mean"]
+    expected = np.linalg.norm(made.images.mean(axis=0) - made.captions.mean(axis=0))
+    assert report["gap_norm"] == pytest.approx(float(expected), abs=1e-5)
+    assert {file.name for file in (folder / "made").glob("*.png")} == {"similarities.png", "tsne.png"}
+
+
+def test_similarities_of_unlabelled_items_are_all_of_dissimilar_ones() -> None:
+    made = items(labelled=False)
+    outcome = similarities.measure(made, Namespace(pairs=20))
+
+    assert set(outcome.report["cosines"]["text-text"]) == {"negative"}
+    boxes, planes = outcome.figures["similarities"], outcome.figures["tsne"]
+    assert [label.get_text() for label in boxes.axes[0].get_xticklabels()] == ["image-text", "text-text", "image-image"]
+    assert [axes.get_title() for axes in planes.axes] == ["as encoded", "aligned"]
+    assert all(sum(np.shape(part.get_offsets())[0] for part in axes.collections) == 40 for axes in planes.axes)
+
+
+def test_the_plane_shows_the_gap_and_is_the_same_in_every_run() -> None:
+    made = items()
+    both = np.concatenate([made.images, made.captions])
+
+    points = similarities.plane(both)
+
+    assert np.array_equal(points, similarities.plane(both))
+    images, captions = points[:60], points[60:]
+    distances = np.linalg.norm(points[:, None] - points[None, :], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert (distances.argmin(axis=1) // 60 == np.repeat([0, 1], 60)).mean() > 0.95
+    assert images.shape == captions.shape == (60, 2)
+
+
+def test_exact_searches_find_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searches, "ASSETS", 50)
+    report = run("searches", folder, "--size", "400", "--queries", "3", "--repeats", "2")
+
+    assert report["table_5"] == {}
+    for of_way in report["table_1"].values():
+        assert 0 <= of_way["p_value"] <= 1
+        assert set(of_way) == {"one index", "two of half the size", "p_value"}
+    assert set(report["table_6"]) == {"512", "256"}
+    made = items()
+    expected = {str(k): share for k, share in counterpart_recall(made.captions, made.images, KS).items()}
+    for of_way in report["table_7"].values():
+        assert of_way["t2i"] == expected
+        assert of_way["delta_percent"] == {"t2i": 0, "i2t": 0}
+
+
+def test_all_searches_rank_all_assets_alike() -> None:
+    vectors = searches.synthetic(80, 16)
+
+    ranked = {name: search(vectors[:1]).tolist() for name, search in searches._searches(vectors, 80).items()}
+
+    assert len({tuple(rows[0]) for rows in ranked.values()}) == 1
+    assert ranked["production"][0][0] == 0
