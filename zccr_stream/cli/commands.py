@@ -16,6 +16,7 @@ from rich.table import Table
 from zccr_stream import assemble, oversight
 from zccr_stream.cli.demo.command import demo
 from zccr_stream.cli.dlq import dlq
+from zccr_stream.cli.evaluate import evaluate
 from zccr_stream.cli.upload import upload
 from zccr_stream.cli.verify import verify
 from zccr_stream.cli.watch import watch
@@ -42,6 +43,7 @@ app.command()(upload)
 app.command()(watch)
 app.command()(dlq)
 app.command()(verify)
+app.command()(evaluate)
 
 
 def main() -> None:

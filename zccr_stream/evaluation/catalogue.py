@@ -50,7 +50,7 @@ class Catalogue:
 
     def sizes(self) -> Mapping[str, int]:
         """Assets by modality."""
-        return Counter(self._modalities)
+        return dict(Counter(self._modalities))
 
     def vectors(self, asset_ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """(n, d) vectors as the truth keeps them."""
