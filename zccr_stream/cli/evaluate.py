@@ -69,7 +69,7 @@ def evaluate(
     rule = EvaluationRule(users, assets_min, held_out, newest, seed)
     with _bar() as report:
         evaluation = oversight.evaluate(settings, rule, report)
-    console = Console(soft_wrap=True)
+    console = Console()
     if json:
         console.print_json(data={"model": assemble.model(settings), "rule": asdict(rule), **_summary(evaluation)})
     else:

@@ -27,7 +27,8 @@ class Everything:
 
     def sizes(self) -> dict[str, int]:
         """How many live assets each user has, of all who have any."""
-        return dict(self._connection.execute(sql.ALL_SIZES, {"model": self._model}).tuples().all())
+        rows = self._connection.execute(sql.ALL_SIZES, {"model": self._model})
+        return {user_id: int(size) for user_id, size in rows}
 
     def uploads(self, user_ids: Sequence[str]) -> list[Uploads]:
         """These users' assets without vectors."""
