@@ -2,8 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from zccr_stream import assemble, oversight
@@ -40,6 +45,7 @@ from zccr_stream.evaluation import (
 from zccr_stream.events import AssetUploaded, Embeddings
 from zccr_stream.index import LiveIndex
 from zccr_stream.interests import AreaRule
+from zccr_stream.metrics import ExportError
 from zccr_stream.pipeline import UnavailableError, Writes
 from zccr_stream.ranking import RankingRule
 from zccr_stream.settings import Settings
@@ -506,3 +512,85 @@ def test_a_share_that_makes_no_sense_is_refused(share: str) -> None:
 
     assert refused.exit_code == 2
     assert "--held-out" in refused.output
+
+
+# The metrics
+
+
+@contextmanager
+def gateway(status: int) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+    """A pushgateway that answers with `status`, and what it was sent: method, path, text."""
+    taken: list[tuple[str, str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            taken.append((self.command, self.path, text))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", taken
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """By name and values of the labels in the order of their names."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_the_same_numbers_go_to_the_file_the_gateway_and_the_screen(settings: Settings, tmp_path: Path) -> None:
+    store(settings, world(9, d=384))
+    file = tmp_path / "zccr.prom"
+    with gateway(202) as (url, taken):
+        found = json.loads(run("--json", "--textfile", str(file), "--pushgateway", url))
+
+    [(method, path, pushed)] = taken
+    assert (method, path) == ("PUT", "/metrics/job/zccr-evaluate/instance/evaluate")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["zccr.prom"]
+    exported = samples(file.read_text())
+    assert exported == samples(pushed)
+    assert all(name.startswith("zccr_evaluation_") for name, *_ in exported)
+    for feed, lengths in found["feeds"].items():
+        for length, measures in lengths.items():
+            for measure, estimate in measures.items():
+                assert exported.get(("zccr_evaluation_mean", feed, length, measure)) == estimate["mean"]
+                assert exported.get(("zccr_evaluation_half_width", feed, length, measure)) == estimate["half_width"]
+            assert exported["zccr_evaluation_distinct", feed, length] == found["distinct"][feed][length]
+    for feed, lengths in found["above"].items():
+        for length, estimate in lengths.items():
+            assert exported["zccr_evaluation_lead", length, feed] == estimate["mean"]
+            assert exported["zccr_evaluation_lead_half_width", length, feed] == estimate["half_width"]
+    assert exported["zccr_evaluation_users",] == 9
+    assert exported["zccr_evaluation_held_out_assets",] == found["held_out"]
+    assert exported["zccr_evaluation_assets", "image"] == found["assets"]["image"]
+    assert exported["zccr_evaluation_repeats",] == found["repeats"]["mean"]
+    assert exported["zccr_evaluation_last_success_timestamp_seconds",] > NS / 1e9
+
+
+def test_metrics_that_go_nowhere_are_an_error(settings: Settings, tmp_path: Path) -> None:
+    def failure(*options: str) -> str:
+        failed = CliRunner().invoke(app, ["evaluate", *options])
+        assert isinstance(failed.exception, ExportError), failed.output
+        return str(failed.exception)
+
+    # Before anything is measured: there is nothing to measure yet.
+    assert ".prom" in failure("--textfile", str(tmp_path / "zccr.txt"))
+    assert "no folder" in failure("--textfile", str(tmp_path / "none" / "zccr.prom"))
+    store(settings, world(3, d=384))
+    with gateway(500) as (url, _):
+        assert "500" in failure("--pushgateway", url)
+    assert url in failure("--pushgateway", url)
+    assert "gopher" in failure("--pushgateway", "gopher://127.0.0.1")

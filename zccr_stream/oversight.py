@@ -6,9 +6,11 @@ Comes in: `Settings`. Go out: answers for the command line, which knows no doors
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from zccr_stream import metrics
 from zccr_stream.assemble import (
     INGEST_GROUP,
     RECOMMEND_GROUP,
@@ -175,6 +177,21 @@ def evaluate(settings: Settings, rule: EvaluationRule, report: Report) -> Evalua
         done += len(group)
         report("measuring", done, len(splits))
     return evaluator.evaluation(sample)
+
+
+def measured(evaluation: Evaluation) -> None:
+    """Give the evaluation to the metrics, with the time of its success."""
+    for feed, lengths in evaluation.feeds.items():
+        for length, by_measure in lengths.items():
+            for measure, estimate in by_measure.items():
+                metrics.set_evaluated(feed, length, measure, estimate.mean, estimate.half_width)
+            metrics.set_distinct(feed, length, evaluation.distinct[feed][length])
+    for feed, leads in evaluation.above.items():
+        for length, lead in leads.items():
+            metrics.set_lead(feed, length, lead.mean, lead.half_width)
+    users = len(evaluation.sample.user_ids)
+    metrics.set_sample(users, evaluation.held_out, evaluation.assets, evaluation.repeats.mean)
+    metrics.set_evaluation_success(time.time())
 
 
 def _grouped(splits: Sequence[Split], assets_max: int) -> Iterator[list[Split]]:

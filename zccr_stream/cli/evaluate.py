@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from zccr_stream import assemble, oversight
+from zccr_stream import assemble, metrics, oversight
 from zccr_stream.evaluation import (
     EACH_ASSET,
     LENGTHS,
@@ -47,6 +48,12 @@ def evaluate(
     ] = False,
     assets_min: Annotated[int, typer.Option(min=2, help="Assets of a user who can be measured.")] = 5,
     seed: Annotated[int, typer.Option(help="Another one draws other users and other assets.")] = 0,
+    textfile: Annotated[
+        Path | None, typer.Option(help="Write metrics there, for node_exporter's textfile collector; ends in .prom.")
+    ] = None,
+    pushgateway: Annotated[
+        str | None, typer.Option(help="Push metrics to the Prometheus Pushgateway at this URL.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON, for machines.")] = False,
 ) -> None:
     """Measure how good the recommendations are, on what your own users uploaded.
@@ -62,13 +69,23 @@ def evaluate(
     Beside it, the recall of feeds that anybody could make. Only what a user uploaded counts as right, so numbers are
     low: compare nights and settings, not products. Reads the database alone, in one snapshot, and changes nothing;
     needs no Kafka, no encoder, and as much memory as a recommender. The same assets give the same numbers.
+
+    Nightly: `zccr-stream evaluate --pushgateway http://pushgateway:9091`; docs/operations.md has lines for crontab and
+    Kubernetes, and says what the metrics mean.
     """
     if not 0 < held_out < 1:
         raise typer.BadParameter("a share above 0 and below 1 is expected", param_hint="--held-out")
+    if textfile:
+        metrics.check_textfile(textfile)
     settings = Settings()
     rule = EvaluationRule(users, assets_min, held_out, newest, seed)
     with _bar() as report:
         evaluation = oversight.evaluate(settings, rule, report)
+    oversight.measured(evaluation)
+    if textfile:
+        metrics.write_evaluation(textfile)
+    if pushgateway:
+        metrics.push_evaluation(pushgateway)
     console = Console()
     if json:
         console.print_json(data={"model": assemble.model(settings), "rule": asdict(rule), **_summary(evaluation)})
