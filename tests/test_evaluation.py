@@ -486,7 +486,7 @@ def test_a_person_reads_it_on_a_terminal(columns: int, settings: Settings) -> No
         "lead over one area a user",
     ):
         assert row in said
-    assert "In the first 10 places, production's recall" in said
+    assert "Recall beside chance: " in said
 
 
 def test_what_cannot_be_measured_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -371,6 +371,16 @@ def test_prometheus_looks_for_the_services_that_compose_runs() -> None:
     assert "ingest" in aliases
 
 
+def test_the_evaluation_is_scraped_under_its_own_name_from_where_it_is_pushed() -> None:
+    services = compose()["services"]
+    [job] = [job for job in load(OPS / "prometheus.yml")["scrape_configs"] if job["job_name"] == "pushgateway"]
+    [found] = job["dns_sd_configs"]
+
+    assert job["honor_labels"] is True
+    assert f"--pushgateway http://{found['names'][0]}:{found['port']};" in services["evaluate"]["command"][-1]
+    assert services[found["names"][0]]["profiles"] == services["evaluate"]["profiles"] == ["evaluate"]
+
+
 def test_grafana_is_given_prometheus_and_the_dashboard() -> None:
     [source] = load(OPS / "grafana" / "provisioning" / "datasources" / "prometheus.yml")["datasources"]
     [provider] = load(OPS / "grafana" / "provisioning" / "dashboards" / "zccr-stream.yml")["providers"]
@@ -417,6 +427,8 @@ SERVICES = (
     "ingest",
     "ingest-gpu",
     "recommend",
+    "evaluate",
+    "pushgateway",
     "prometheus",
     "grafana",
 )
@@ -434,7 +446,7 @@ def test_the_example_environment_runs_one_ingest_consumer() -> None:
     """`cp .env.example .env` and `docker compose up` start everything, with the CPU unless the GPU is asked for."""
     started = set(run_compose("config", "--services").stdout.split())
 
-    assert started == set(SERVICES) - {"ingest-gpu"}
+    assert started == set(SERVICES) - {"ingest-gpu", "evaluate", "pushgateway"}
     assert set(compose()["services"]) == set(SERVICES)
 
 
@@ -503,7 +515,7 @@ def test_consumers_start_after_what_they_need_and_stop_within_their_time() -> No
     assert device["capabilities"] == ["gpu"]
 
 
-@pytest.mark.parametrize("name", ["kafka", "postgres", "recommend", "prometheus", "grafana"])
+@pytest.mark.parametrize("name", ["kafka", "postgres", "recommend", "pushgateway", "prometheus", "grafana"])
 def test_what_must_outlive_a_container_lies_in_a_named_volume(name: str) -> None:
     volumes = [mount for mount in compose()["services"][name]["volumes"] if mount["type"] == "volume"]
 

@@ -35,7 +35,7 @@ _MEASURES = {
     "diversity": "diversity",
     "crossmodal": "of the other modality",
 }
-_OTHERS = {ONE_AREA: "one area a user", EACH_ASSET: "one area an asset", RANDOM: "drawn by chance"}
+_OTHERS = {ONE_AREA: "one area a user", EACH_ASSET: "one area an asset", RANDOM: "chance"}
 
 
 def evaluate(
@@ -133,7 +133,7 @@ def _table(evaluation: Evaluation) -> Table:
         table.add_row(f"recall, {name}", *(_said(evaluation.feeds[feed][length]["recall"]) for length in LENGTHS))
     table.rows[-1].end_section = True
     for feed, name in _OTHERS.items():
-        table.add_row(f"lead over {name}", *(_said(evaluation.above[feed][length], "+") for length in LENGTHS))
+        table.add_row(f"above {name}", *(_said(evaluation.above[feed][length], "+") for length in LENGTHS))
     return table
 
 
@@ -148,23 +148,24 @@ def _share(value: float | None, sign: str = "") -> str:
 
 def _verdict(evaluation: Evaluation) -> str:
     """What the numbers allow to be said, and what they do not."""
-    length = LENGTHS[0]
-    lines = [f"In the first {length} places, production's recall"]
+    lines = []
     for feed, name in _OTHERS.items():
-        lead = evaluation.above[feed][length]
-        if lead.mean is None or lead.half_width is None:
-            said = "cannot be told from"
-        elif lead.mean > lead.half_width:
-            said = "is above"
-        else:
-            said = "is below" if lead.mean < -lead.half_width else "cannot be told from"
-        lines.append(f"  {said} that of {'a feed ' if feed == RANDOM else ''}{name}")
+        leads = evaluation.above[feed].items()
+        above = [str(length) for length, lead in leads if _tells(lead) and (lead.mean or 0) > 0]
+        below = [str(length) for length, lead in leads if _tells(lead) and (lead.mean or 0) < 0]
+        said = [f"{word} in the first {', '.join(of)}" for word, of in (("better", above), ("worse", below)) if of]
+        lines.append(f"Recall beside {name}: {' and '.join(said) or 'no difference that these users can tell'}")
     if evaluation.repeats.mean is not None:
         lines.append(
             f"{evaluation.repeats.mean:.1%} of what was held out has a near-duplicate in the rest of its profile: "
             "finding that is easy"
         )
     return "\n".join(lines)
+
+
+def _tells(lead: Estimate) -> bool:
+    """Whether its interval leaves out 0."""
+    return lead.mean is not None and lead.half_width is not None and abs(lead.mean) > lead.half_width
 
 
 def _summary(evaluation: Evaluation) -> dict[str, Any]:
