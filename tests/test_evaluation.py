@@ -482,8 +482,8 @@ def test_a_person_reads_it_on_a_terminal(columns: int, settings: Settings) -> No
         "precision",
         "nDCG",
         "areas covered",
-        "recall, drawn by chance",
-        "lead over one area a user",
+        "recall, chance",
+        "above one area a user",
     ):
         assert row in said
     assert "Recall beside chance: " in said
