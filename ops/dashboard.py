@@ -21,6 +21,7 @@ PATH = Path(__file__).parent / "grafana" / "dashboards" / "zccr-stream.json"
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 OLDEST = 'generation="2"'
 REFRESH = "profile|areas|search|rank|publish"
+PRODUCTION, RECALL, PLACES = 'feed="production"', 'measure="recall"', 'length="20"'
 
 
 @dataclass(frozen=True)
@@ -358,6 +359,73 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                         "{{modality}}",
                     ),
                 ),
+            ),
+        ),
+    ),
+    (
+        "Evaluation",
+        (
+            Panel(
+                "Recall by length of the feed",
+                "What `zccr-stream evaluate` held out of profiles and found in the first places of production's feed. "
+                "Low by nature: only what a user uploaded counts as right. Compare nights, not products.",
+                "percentunit",
+                (
+                    Query(
+                        f"max by (length) ({pick('zccr_evaluation_mean', PRODUCTION, RECALL)})",
+                        "first {{length}}",
+                    ),
+                    Query(
+                        f"max by (length) ({pick('zccr_evaluation_half_width', PRODUCTION, RECALL)})",
+                        "± first {{length}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Recall beside other feeds",
+                "In the first 20 places: production, one area a user, one area an asset, and drawn by chance.",
+                "percentunit",
+                (Query(f"max by (feed) ({pick('zccr_evaluation_mean', RECALL, PLACES)})", "{{feed}}"),),
+            ),
+            Panel(
+                "Lead in recall",
+                "Production's recall less that of other feeds in the first 20 places, and half of its 95 % interval. "
+                "A lead below its ± tells nothing.",
+                "percentunit",
+                (
+                    Query(f"max by (over) ({pick('zccr_evaluation_lead', PLACES)})", "over {{over}}"),
+                    Query(f"max by (over) ({pick('zccr_evaluation_lead_half_width', PLACES)})", "± over {{over}}"),
+                ),
+            ),
+            Panel(
+                "What the feed shows",
+                "Means over users in the first 20 places of production's feed; distinct is near 0 where all users are "
+                "shown the same.",
+                "percentunit",
+                (
+                    Query(
+                        f"max by (measure) ({pick('zccr_evaluation_mean', PRODUCTION, PLACES)})",
+                        "{{measure}}",
+                    ),
+                    Query(f"max ({pick('zccr_evaluation_distinct', PRODUCTION, PLACES)})", "distinct"),
+                    Query(f"max ({pick('zccr_evaluation_repeats')})", "held-out near-duplicates"),
+                ),
+            ),
+            Panel(
+                "What was measured",
+                "Users, assets held out, and assets searched. Few users mean wide intervals.",
+                "short",
+                (
+                    Query(f"max ({pick('zccr_evaluation_users')})", "users"),
+                    Query(f"max ({pick('zccr_evaluation_held_out_assets')})", "held out"),
+                    Query(f"max by (modality) ({pick('zccr_evaluation_assets')})", "{{modality}} searched"),
+                ),
+            ),
+            Panel(
+                "Since the last evaluation",
+                "That came to its end.",
+                "s",
+                (Query(age("zccr_evaluation_last_success_timestamp_seconds"), "{{job}}"),),
             ),
         ),
     ),

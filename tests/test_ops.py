@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import start_http_server
 
 from zccr_stream import metrics
 from zccr_stream.settings import Settings
@@ -59,9 +60,9 @@ def names_in(expression: str) -> set[str]:
 
 
 def declared() -> dict[str, str]:
-    """Every series name that /metrics can show, and the metric that it belongs to."""
+    """Every series name that /metrics can show or an evaluation export, and the metric that it belongs to."""
     series = {}
-    for family in metrics.REGISTRY.collect():
+    for family in (*metrics.REGISTRY.collect(), *metrics.EVALUATION.collect()):
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
         series.update({family.name + suffix: family.name for suffix in suffixes})
     return series
@@ -119,6 +120,7 @@ def test_rows_follow_the_journey() -> None:
         "Truth",
         "Index",
         "Refresh",
+        "Evaluation",
         "Process",
     ]
 
@@ -270,6 +272,12 @@ def touch_everything() -> None:
     metrics.set_build_info("0.1.0")
     metrics.set_model_info("mini", 384)
     metrics.set_encoder_info("cpu", "float32")
+    for measure in ("recall", "precision"):
+        metrics.set_evaluated("production", 20, measure, 0.2, 0.01)
+    metrics.set_lead("random", 20, 0.1, 0.01)
+    metrics.set_distinct("production", 20, 0.5)
+    metrics.set_sample(500, 1000, {"image": 3}, 0.1)
+    metrics.set_evaluation_success(time.time() - 5)
 
 
 def free_port() -> int:
@@ -287,8 +295,10 @@ def _query(tmp_path: Path) -> Iterator[Callable[[str], list[Any]]]:
     health.beat()
     touch_everything()
     server = metrics.serve(0, health, "127.0.0.1")
+    evaluation, _ = start_http_server(0, "127.0.0.1", metrics.EVALUATION)  # as a pushgateway shows it
     port = free_port()
-    scrape = {"job_name": "zccr-test", "static_configs": [{"targets": [f"127.0.0.1:{server.port}"]}]}
+    targets = [f"127.0.0.1:{server.port}", f"127.0.0.1:{evaluation.server_port}"]
+    scrape = {"job_name": "zccr-test", "static_configs": [{"targets": targets}]}
     (tmp_path / "prometheus.yml").write_text(
         json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]})
     )
@@ -314,6 +324,8 @@ def _query(tmp_path: Path) -> Iterator[Callable[[str], list[Any]]]:
     prometheus.wait(20)
     log.close()
     server.close()
+    evaluation.shutdown()
+    evaluation.server_close()
 
 
 def wait_until(condition: Callable[[], object], within_s: float, message: str) -> None:
@@ -357,6 +369,16 @@ def test_prometheus_looks_for_the_services_that_compose_runs() -> None:
         assert found["port"] == Settings.model_fields["metrics_port"].default
     aliases = services["ingest-gpu"]["networks"]["default"]["aliases"]
     assert "ingest" in aliases
+
+
+def test_the_evaluation_is_scraped_under_its_own_name_from_where_it_is_pushed() -> None:
+    services = compose()["services"]
+    [job] = [job for job in load(OPS / "prometheus.yml")["scrape_configs"] if job["job_name"] == "pushgateway"]
+    [found] = job["dns_sd_configs"]
+
+    assert job["honor_labels"] is True
+    assert f"--pushgateway http://{found['names'][0]}:{found['port']};" in services["evaluate"]["command"][-1]
+    assert services[found["names"][0]]["profiles"] == services["evaluate"]["profiles"] == ["evaluate"]
 
 
 def test_grafana_is_given_prometheus_and_the_dashboard() -> None:
@@ -405,6 +427,8 @@ SERVICES = (
     "ingest",
     "ingest-gpu",
     "recommend",
+    "evaluate",
+    "pushgateway",
     "prometheus",
     "grafana",
 )
@@ -422,7 +446,7 @@ def test_the_example_environment_runs_one_ingest_consumer() -> None:
     """`cp .env.example .env` and `docker compose up` start everything, with the CPU unless the GPU is asked for."""
     started = set(run_compose("config", "--services").stdout.split())
 
-    assert started == set(SERVICES) - {"ingest-gpu"}
+    assert started == set(SERVICES) - {"ingest-gpu", "evaluate", "pushgateway"}
     assert set(compose()["services"]) == set(SERVICES)
 
 
@@ -491,7 +515,7 @@ def test_consumers_start_after_what_they_need_and_stop_within_their_time() -> No
     assert device["capabilities"] == ["gpu"]
 
 
-@pytest.mark.parametrize("name", ["kafka", "postgres", "recommend", "prometheus", "grafana"])
+@pytest.mark.parametrize("name", ["kafka", "postgres", "recommend", "pushgateway", "prometheus", "grafana"])
 def test_what_must_outlive_a_container_lies_in_a_named_volume(name: str) -> None:
     volumes = [mount for mount in compose()["services"][name]["volumes"] if mount["type"] == "volume"]
 

@@ -12,6 +12,7 @@ calibration vectors and scores of several modalities -> comparable ones, the mod
 ranking     hits per area -> rankings and one feed
 stream      Kafka: consume in batches, retry, dead-letter, publish, commit
 measures    what is counted of feeds, areas and retrieval
+evaluation  how good are the recommendations? part of each profile held out, and counted
 audit       does what was published agree with the truth?
 embedded    Apache Kafka and PostgreSQL as child processes, for demo and tests
 metrics     every metric once; /metrics, /livez, /readyz

@@ -311,7 +311,7 @@ def followed_index(settings: Settings, around: Process) -> LiveIndex:
         _report_sizes(index)
 
     follower = Follower(kafka_config(settings), topic, apply, settings.follow_batch_max)
-    index = _empty_index(settings)
+    index = empty_index(settings)
     positions: dict[int, int] = {}
     if settings.snapshot_dir:
         snapshot = settings.snapshot_dir / f"{topic}.snapshot"
@@ -326,13 +326,14 @@ def followed_index(settings: Settings, around: Process) -> LiveIndex:
     return index
 
 
-def _empty_index(settings: Settings) -> LiveIndex:
+def empty_index(settings: Settings) -> LiveIndex:
+    """An index that holds nothing yet."""
     return LiveIndex(dimension_of(settings.encoder), settings.index_segment_rows, settings.index_dead_share_max)
 
 
 def _restored(settings: Settings, follower: Follower, snapshot: Path, source: str) -> tuple[LiveIndex, dict[int, int]]:
     """The index of the snapshot and the positions it covers, or an empty one, to be rebuilt from the topic."""
-    index = _empty_index(settings)
+    index = empty_index(settings)
     try:
         age_hours = (time.time() - snapshot.stat().st_mtime) / 3600
         if age_hours > settings.snapshot_age_max_hours:
@@ -342,7 +343,7 @@ def _restored(settings: Settings, follower: Follower, snapshot: Path, source: st
             raise SnapshotError(f"{snapshot} ends where the topic does not go on")
     except (FileNotFoundError, SnapshotError) as error:
         logger.warning("the index is rebuilt from the topic: %s", error)
-        return _empty_index(settings), {}
+        return empty_index(settings), {}
     logger.info("restored %s from %s", index.sizes(), snapshot)
     metrics.set_snapshot(snapshot.stat().st_mtime, snapshot.stat().st_size)
     _report_sizes(index)

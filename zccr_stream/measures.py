@@ -76,6 +76,15 @@ def near_duplicates(vectors: Vectors, cosine: float) -> npt.NDArray[np.bool_]:
     return np.asarray(near.any(axis=1), np.bool_)
 
 
+def diversity(vectors: Vectors, modalities: npt.NDArray[np.str_]) -> float:
+    """Mean of 1 - cosine over the pairs of one modality in a feed of (f, d) unit vectors; NaN where there is no pair.
+
+    Pairs of two modalities are left out: how far these lie apart (the modality gap) says nothing about the feed.
+    """
+    pairs = np.triu(modalities[:, None] == modalities, k=1)  # (f, f)
+    return float(1 - (vectors @ vectors.T)[pairs].mean()) if pairs.any() else math.nan
+
+
 def adjusted_rand(labels: Sequence[int] | Classes, others: Sequence[int] | Classes) -> float:
     """Adjusted Rand index of two groupings of the same n (Hubert, Arabie 1985): 1 equal, 0 as by chance."""
     _, left = np.unique(labels, return_inverse=True)

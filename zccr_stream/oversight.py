@@ -1,4 +1,4 @@
-"""What operators ask of a running installation: its state, its dead letters, and what was published.
+"""What operators ask of a running installation: its state, its dead letters, what was published, how good it is.
 
 Comes in: `Settings`. Go out: answers for the command line, which knows no doors of its own.
 """
@@ -6,14 +6,27 @@ Comes in: `Settings`. Go out: answers for the command line, which knows no doors
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from zccr_stream.assemble import INGEST_GROUP, RECOMMEND_GROUP, kafka_config, model, ownership
+from zccr_stream import metrics
+from zccr_stream.assemble import (
+    INGEST_GROUP,
+    RECOMMEND_GROUP,
+    area_rule,
+    empty_index,
+    kafka_config,
+    model,
+    ownership,
+    ranking_rule,
+)
 from zccr_stream.audit import Published
 from zccr_stream.encoders import dimension_of
+from zccr_stream.evaluation import Catalogue, Evaluation, EvaluationRule, Evaluator, Split, choose_users, hold_out
 from zccr_stream.events import ASSET_EMBEDDED, DEAD_LETTER_SUFFIX, MODALITIES, PROFILE_CHANGED, RECOMMENDATIONS, Record
-from zccr_stream.pipeline import follow
+from zccr_stream.ownership import PostgresOwnership
+from zccr_stream.pipeline import UnavailableError, follow, groups
 from zccr_stream.settings import Settings
 from zccr_stream.stream.follower import Follower
 from zccr_stream.stream.lag import commit_positions, committed_positions, group_lag
@@ -23,6 +36,10 @@ DEAD_LETTER_TOPICS = (*INPUT_TOPICS, PROFILE_CHANGED)
 """Topics that have dead letters, without prefix."""
 
 _DEAD_LETTERS_GROUP = "zccr-dlq"
+_USERS_AT_ONCE = 64
+
+Report = Callable[[str, int, int], None]
+"""Is told the step, how much of it is done, and how much there is."""
 
 
 def recommendations_follower(settings: Settings, apply: Callable[[Sequence[Record]], None]) -> Follower:
@@ -122,3 +139,76 @@ def status(settings: Settings) -> dict[str, Any]:
         "still to be announced": counts.backlog.assets + counts.backlog.profiles,
         **{f"{name} lag of {topic}": behind for name, topics in lag.items() for topic, behind in topics.items()},
     }
+
+
+def evaluate(settings: Settings, rule: EvaluationRule, report: Report) -> Evaluation:
+    """Hold out part of the profiles of a sample of users, recommend as production does, and count.
+
+    Reads the database alone, in one snapshot, and writes nothing; holds all vectors in memory, as a recommender does.
+
+    Raises:
+        UnavailableError: there is nobody to measure, or the database is away; the message says what to do.
+    """
+    truth = ownership(settings)
+    try:
+        truth.check()
+        with truth.everything() as everything:
+            sizes = everything.sizes()
+            if not sizes:
+                raise UnavailableError(nothing_live(settings, truth))
+            sample = choose_users(sizes, rule)
+            if not sample.user_ids:
+                raise UnavailableError(
+                    f"nobody has {rule.assets_min} assets, the largest profile has {sample.largest}: there is too "
+                    "little to hold out. Wait for more uploads, or ask for less with --assets-min"
+                )
+            splits = [hold_out(uploads, rule) for uploads in everything.uploads(sample.user_ids)]
+            index = empty_index(settings)
+            catalogue = Catalogue(index, splits)
+            total = sum(sizes.values())
+            for page in everything.pages():
+                catalogue.add(page)
+                report("reading", sum(catalogue.sizes().values()), total)
+    finally:
+        truth.close()
+    evaluator = Evaluator(catalogue, area_rule(settings, index.catalogues()), ranking_rule(settings), rule.seed)
+    done = 0
+    for group in _grouped(splits, settings.profile_assets_max):
+        evaluator.add(group)
+        done += len(group)
+        report("measuring", done, len(splits))
+    return evaluator.evaluation(sample)
+
+
+def measured(evaluation: Evaluation) -> None:
+    """Give the evaluation to the metrics, with the time of its success."""
+    for feed, lengths in evaluation.feeds.items():
+        for length, by_measure in lengths.items():
+            for measure, estimate in by_measure.items():
+                metrics.set_evaluated(feed, length, measure, estimate.mean, estimate.half_width)
+            metrics.set_distinct(feed, length, evaluation.distinct[feed][length])
+    for feed, leads in evaluation.above.items():
+        for length, lead in leads.items():
+            metrics.set_lead(feed, length, lead.mean, lead.half_width)
+    users = len(evaluation.sample.user_ids)
+    metrics.set_sample(users, evaluation.held_out, evaluation.assets, evaluation.repeats.mean)
+    metrics.set_evaluation_success(time.time())
+
+
+def _grouped(splits: Sequence[Split], assets_max: int) -> Iterator[list[Split]]:
+    """Groups of users that fit in memory, and are few enough for a bar that moves."""
+    for first in range(0, len(splits), _USERS_AT_ONCE):
+        by_user = {split.uploads.user_id: split for split in splits[first : first + _USERS_AT_ONCE]}
+        sizes = [len(split.uploads.asset_ids) for split in by_user.values()]
+        for group in groups(list(by_user), sizes, assets_max):
+            yield [by_user[user_id] for user_id in group]
+
+
+def nothing_live(settings: Settings, truth: PostgresOwnership) -> str:
+    """Why no live asset is in the settings' space, and what to do."""
+    if other := truth.other_model():
+        return (
+            f"no live asset is encoded by {model(settings)}, but some are by {other}: set ZCCR_ENCODER to the "
+            "encoder that the consumers run with"
+        )
+    return "there is no live asset yet: upload something, with the consumers running"

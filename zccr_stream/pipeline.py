@@ -322,58 +322,71 @@ class Refresh:
 
     def refresh(self, user_ids: Sequence[str]) -> None:
         """Read the users' profiles, find their areas, search, rank and publish, in groups that fit in memory."""
-        for group in self._groups(user_ids):
+        for group in groups(user_ids, self._ownership.sizes(user_ids).tolist(), self._assets_max):
             with metrics.stage("profile", len(group)):
                 profiles = self._ownership.profiles(group, self._index)
             with metrics.stage("areas", len(profiles)):
                 rule = self._areas()
                 areas = [find_areas(profile, rule) for profile in profiles]
             _report_areas(areas)
-            found = self._search(profiles, areas)
-            with metrics.stage("rank", len(profiles)):
-                refreshed = self._rank(profiles, areas, found)
+            refreshed = recommend(self._index, profiles, areas, self._ranking, self._model, self._clock_ns)
             _report_lists(refreshed, self._ranking.k)
             with metrics.stage("publish", len(refreshed)):
                 self._publisher.publish([dump_recommendations(recommendations) for recommendations in refreshed])
 
-    def _groups(self, user_ids: Sequence[str]) -> Iterator[list[str]]:
-        """Users who together have at most the bound of assets; a user with more is alone."""
-        group: list[str] = []
-        assets = 0
-        for user_id, size in zip(user_ids, self._ownership.sizes(user_ids), strict=True):
-            if group and assets + size > self._assets_max:
-                yield group
-                group, assets = [], 0
-            group.append(user_id)
-            assets += int(size)
-        if group:
+
+def groups(user_ids: Sequence[str], sizes: Sequence[int], assets_max: int) -> Iterator[list[str]]:
+    """Split users, in order, into groups that together have at most `assets_max` assets; a user with more is alone."""
+    group: list[str] = []
+    assets = 0
+    for user_id, size in zip(user_ids, sizes, strict=True):
+        if group and assets + size > assets_max:
             yield group
+            group, assets = [], 0
+        group.append(user_id)
+        assets += size
+    if group:
+        yield group
 
-    def _search(self, profiles: Sequence[Profile], areas: Sequence[Sequence[Area]]) -> dict[str, Hits]:
-        """Search every modality's index with every seed of the batch at once (paper, section 3.3)."""
-        seeds = [area.seed for areas_of_user in areas for area in areas_of_user]
-        owners = [
-            profile.user_id for profile, areas_of_user in zip(profiles, areas, strict=True) for _ in areas_of_user
-        ]
-        if not seeds:
-            return {}
-        with metrics.stage("search", len(seeds)):
-            return {
-                modality: self._index.search(modality, np.stack(seeds), owners, self._ranking.k)
-                for modality in MODALITIES
-            }
 
-    def _rank(
-        self, profiles: Sequence[Profile], areas: Sequence[Sequence[Area]], found: dict[str, Hits]
-    ) -> list[Recommendations]:
-        refreshed = []
+def recommend(
+    index: Index,
+    profiles: Sequence[Profile],
+    areas: Sequence[Sequence[Area]],
+    rule: RankingRule,
+    model: str,
+    clock_ns: Callable[[], int],
+) -> list[Recommendations]:
+    """Search for a batch of profiles with the seeds of their areas, and rank what is found.
+
+    Args:
+        index: What is searched.
+        profiles: u profiles.
+        areas: u lists of areas, one list a profile.
+        rule: How many a list and the feed hold.
+        model: The space.
+        clock_ns: When they are generated.
+    """
+    found = _search(index, profiles, areas, rule.k)
+    with metrics.stage("rank", len(profiles)):
+        recommended = []
         first = 0
         for profile, areas_of_user in zip(profiles, areas, strict=True):
             lines = slice(first, first + len(areas_of_user))
             first += len(areas_of_user)
             hits = {modality: found[modality].lines(lines) for modality in found}
-            refreshed.append(rank(profile, areas_of_user, hits, self._ranking, self._model, self._clock_ns()))
-        return refreshed
+            recommended.append(rank(profile, areas_of_user, hits, rule, model, clock_ns()))
+        return recommended
+
+
+def _search(index: Index, profiles: Sequence[Profile], areas: Sequence[Sequence[Area]], k: int) -> dict[str, Hits]:
+    """Search every modality's index with every seed of the batch at once (paper, section 3.3)."""
+    seeds = [area.seed for areas_of_user in areas for area in areas_of_user]
+    owners = [profile.user_id for profile, areas_of_user in zip(profiles, areas, strict=True) for _ in areas_of_user]
+    if not seeds:
+        return {}
+    with metrics.stage("search", len(seeds)):
+        return {modality: index.search(modality, np.stack(seeds), owners, k) for modality in MODALITIES}
 
 
 def _report_areas(areas: Sequence[Sequence[Area]]) -> None:

@@ -13,9 +13,10 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Table
 
-from zccr_stream import assemble, oversight
+from zccr_stream import assemble, metrics, oversight
 from zccr_stream.cli.demo.command import demo
 from zccr_stream.cli.dlq import dlq
+from zccr_stream.cli.evaluate import evaluate
 from zccr_stream.cli.upload import upload
 from zccr_stream.cli.verify import verify
 from zccr_stream.cli.watch import watch
@@ -42,6 +43,7 @@ app.command()(upload)
 app.command()(watch)
 app.command()(dlq)
 app.command()(verify)
+app.command()(evaluate)
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
     except (ValidationError, SettingsError) as error:
         errors.print(f"[red]wrong settings:[/red] {error}\nAll settings: docs/settings.md")
         sys.exit(2)
-    except (UnavailableError, EmbeddedError, EncoderError, NotMigratedError) as error:
+    except (UnavailableError, EmbeddedError, EncoderError, NotMigratedError, metrics.ExportError) as error:
         errors.print(f"[red]unavailable:[/red] {error}")
         sys.exit(1)
 

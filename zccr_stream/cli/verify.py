@@ -73,11 +73,8 @@ def _audit(settings: Settings, truth: PostgresOwnership, settle_s: float) -> Aud
     if audit:
         time.sleep(settle_s)
         audit = look().standing_since(audit)
-    if not audit.live_assets and (other := truth.other_model()):
-        raise UnavailableError(
-            f"no live asset is encoded by {assemble.model(settings)}, but some are by {other}: set ZCCR_ENCODER to the "
-            "encoder that the consumers run with"
-        )
+    if not audit.live_assets and truth.other_model():
+        raise UnavailableError(oversight.nothing_live(settings, truth))
     if audit.users_that_differ and oversight.refresh_lag(settings):
         for user_id, difference in audit.users_that_differ.items():
             if difference.how == NOT_PUBLISHED:

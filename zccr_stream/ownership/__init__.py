@@ -5,6 +5,7 @@ It does not know Kafka, content or encoders, nor what an area of interest is.
 
 registers   what a batch of writes changes: pure
 postgres    READ FIRST: the four tables as the pipeline sees them
+everything  all that is live, in one snapshot
 binary      PostgreSQL's binary COPY format
 sessions    connections, retries of conflicts, errors translated
 migrating   bring a database to the newest schema

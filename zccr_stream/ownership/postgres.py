@@ -24,6 +24,7 @@ from zccr_stream.events import NS_MIN, AssetDeleted, InputEvent, ProfileChanged,
 from zccr_stream.interests import Profile
 from zccr_stream.ownership import binary, reading, sessions
 from zccr_stream.ownership import statements as sql
+from zccr_stream.ownership.everything import Everything
 from zccr_stream.ownership.migrating import check_migrated
 from zccr_stream.ownership.registers import Batch, Changes, Register, Row, decide, reduce
 from zccr_stream.pipeline import Announcement, HeldVectors, Touched, Writes
@@ -218,6 +219,12 @@ class PostgresOwnership:
                 unannounced_assets,
                 unannounced_users,
             )
+
+    @contextmanager
+    def everything(self) -> Iterator[Everything]:
+        """All that is live, in one snapshot, to be read in pages; between two reads it may wait only so long."""
+        with sessions.translated(), self._snapshots.begin() as connection:
+            yield Everything(connection, self._model, self._dimension)
 
     def other_model(self) -> str | None:
         """A model other than this one that live assets are encoded by, if there is any; may read every row."""

@@ -5,13 +5,14 @@ A connection and ids come in. It does not know locks or snapshots: the transacti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from zccr_stream.evaluation import Uploads
 from zccr_stream.events import Embeddings
 from zccr_stream.interests import Profile
 from zccr_stream.ownership import binary, sessions
@@ -22,7 +23,32 @@ from zccr_stream.pipeline import HeldVectors
 def states(connection: sa.Connection, asset_ids: Sequence[str], model: str, dimension: int) -> Embeddings:
     """The states of those of these assets that have one in this model's space, tombstones included, by id."""
     parameters = {"asset_ids": list(asset_ids), "model": model}
-    rows = binary.load(sessions.copy_out(connection, sql.COPY_STATES, parameters))
+    return _embeddings(sessions.copy_out(connection, sql.COPY_STATES, parameters), model, dimension)
+
+
+def live_assets(connection: sa.Connection, model: str, dimension: int, rows: int) -> Iterator[Embeddings]:
+    """All live assets in this model's space, by id, in pages of at most `rows`."""
+    after = ""
+    while True:
+        parameters = {"model": model, "after": after, "rows": rows}
+        page = _embeddings(sessions.copy_out(connection, sql.COPY_LIVE_ASSETS, parameters), model, dimension)
+        if not len(page):
+            return
+        yield page
+        after = page.asset_ids[-1]
+
+
+def uploads(connection: sa.Connection, user_ids: Sequence[str], model: str) -> list[Uploads]:
+    """What of these users is live in this model's space, by id, without vectors."""
+    return [
+        Uploads(user_id, columns.asset_ids, columns.modalities, columns.occurred_at_ns)
+        for user_id, columns in zip(user_ids, _all_owned(connection, user_ids, model), strict=True)
+    ]
+
+
+def _embeddings(stream: memoryview, model: str, dimension: int) -> Embeddings:
+    """The states in a stream of `COPY_STATES` or `COPY_LIVE_ASSETS`."""
+    rows = binary.load(stream)
     ids, owners, modalities, revisions, occurred, vectors = zip(*rows, strict=True) if rows else ((),) * 6
     live = np.array([vector is not None for vector in vectors], np.bool_)
     embeddings = np.zeros((len(rows), dimension), np.float16)
@@ -43,8 +69,7 @@ def profiles(
     connection: sa.Connection, user_ids: Sequence[str], held: HeldVectors, model: str, dimension: int
 ) -> list[Profile]:
     """These users' live assets in this model's space, by id; vectors that `held` has are not read."""
-    parameters = {"user_ids": list(user_ids), "model": model, "separator": sql.SEPARATOR}
-    owned = [_owned(user) for user in binary.load(sessions.copy_out(connection, sql.COPY_PROFILES, parameters))]
+    owned = _all_owned(connection, user_ids, model)
     asset_ids = [asset_id for columns in owned for asset_id in columns.asset_ids]
     revisions = np.concatenate([binary.load_integers(None), *(columns.revisions for columns in owned)])
     vectors = _vectors(connection, asset_ids, revisions, held, dimension)
@@ -70,6 +95,11 @@ class _Owned(NamedTuple):
     modalities: list[str]
     revisions: npt.NDArray[np.int64]
     occurred_at_ns: npt.NDArray[np.int64]
+
+
+def _all_owned(connection: sa.Connection, user_ids: Sequence[str], model: str) -> list[_Owned]:
+    parameters = {"user_ids": list(user_ids), "model": model, "separator": sql.SEPARATOR}
+    return [_owned(user) for user in binary.load(sessions.copy_out(connection, sql.COPY_PROFILES, parameters))]
 
 
 def _owned(fields: Sequence[bytes | None]) -> _Owned:

@@ -108,6 +108,16 @@ COPY_STATES = """
     ) TO STDOUT (FORMAT binary)
 """
 
+COPY_LIVE_ASSETS = """
+    COPY (
+        SELECT asset_id, user_id, modality, revision, occurred_at_ns, embedding
+        FROM assets
+        WHERE model = %(model)s AND asset_id > %(after)s
+        ORDER BY asset_id
+        LIMIT %(rows)s
+    ) TO STDOUT (FORMAT binary)
+"""
+
 VERSIONS = sa.text("""
     SELECT user_id, profile_version FROM users WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id
 """)
@@ -170,6 +180,8 @@ SIZES = sa.text("""
     FROM unnest(CAST(:user_ids AS text[])) WITH ORDINALITY AS wanted (user_id, n)
     ORDER BY n
 """)
+
+ALL_SIZES = sa.text("SELECT user_id, count(*) FROM assets WHERE model = :model GROUP BY user_id")
 
 BACKLOG = sa.text("""
     SELECT
