@@ -8,24 +8,23 @@ paper's is ResNet50: `timm:resnet50.tv_in1k` are torchvision's weights.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL.Image import Image
-from torch import Tensor, nn
 
 from experiments.cache import Arrays, cached
 from experiments.datasets import DataError
 from experiments.datasets.encoding import fingerprint, loaded
-from zccr_stream.encoders import EncoderError, mini, model_of
-from zccr_stream.encoders.open_clip import LOAD_ERRORS
-from zccr_stream.encoders.towers import choose_device
+from zccr_stream.encoders import EncoderError, model_of
 from zccr_stream.settings import Settings
+
+if TYPE_CHECKING:  # what runs models takes seconds to import, and most experiments classify nothing
+    from torch import Tensor, nn
 
 LITE0 = "lite0"
 TIMM = "timm:"
@@ -54,25 +53,34 @@ def classify(paths: Sequence[Path], name: str, device: str, cache: Path) -> Like
     Raises:
         DataError: a picture cannot be read, there is no such classifier, or its weights cannot be had.
     """
-    settings = Settings(device=device)
 
     def run() -> Arrays:
-        model, prepare = _model(name)
-        place = choose_device(device)
-        model = model.eval().to(place)
-        classes, probabilities = [], []
-        with torch.inference_mode():
-            for batch in loaded(paths, settings, f"classifying with {name}"):
-                pixels = torch.stack([prepare(image) for image in batch]).to(place)
-                top = model(pixels).float().softmax(dim=1).topk(KEPT, dim=1)
-                classes.append(top.indices.cpu().numpy().astype(np.int16))
-                probabilities.append(top.values.cpu().numpy())
-        return {"classes": np.concatenate(classes), "probabilities": np.concatenate(probabilities)}
+        batches = loaded(paths, Settings(device=device), f"classifying with {name}")
+        return _run(batches, *_model(name), device)
 
     try:
         return Likeliest(**cached(cache, fingerprint(paths, "classes", _identity(name)), run))
     except EncoderError as error:
         raise DataError(f"the classifier {name!r} cannot be used: {error}") from error
+
+
+def _run(
+    batches: Iterable[Sequence[Image]], model: nn.Module, prepare: Callable[[Image], Tensor], device: str
+) -> Arrays:
+    import torch
+
+    from zccr_stream.encoders.towers import choose_device
+
+    place = choose_device(device)
+    model = model.eval().to(place)
+    classes, probabilities = [], []
+    with torch.inference_mode():
+        for batch in batches:
+            pixels = torch.stack([prepare(image) for image in batch]).to(place)
+            top = model(pixels).float().softmax(dim=1).topk(KEPT, dim=1)
+            classes.append(top.indices.cpu().numpy().astype(np.int16))
+            probabilities.append(top.values.cpu().numpy())
+    return {"classes": np.concatenate(classes), "probabilities": np.concatenate(probabilities)}
 
 
 @functools.cache
@@ -86,7 +94,7 @@ def class_names() -> Sequence[str]:
 def _identity(name: str) -> str:
     """The name, with what a file of weights holds in place of where it lies."""
     if name == LITE0:
-        return mini.LITE0_SHA256
+        return name
     architecture, file = _split(name)
     return f"{TIMM}{model_of(f'{architecture}/{file}')}" if file else name
 
@@ -102,8 +110,12 @@ def _split(name: str) -> tuple[str, str]:
 
 def _model(name: str) -> tuple[nn.Module, Callable[[Image], Tensor]]:
     if name == LITE0:
+        from zccr_stream.encoders import mini
+
         return mini.classifier(), mini.pixels_of
     import timm
+
+    from zccr_stream.encoders.open_clip import LOAD_ERRORS
 
     architecture, file = _split(name)
     try:

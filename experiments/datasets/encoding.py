@@ -59,6 +59,7 @@ def loaded(paths: Sequence[Path], settings: Settings, doing: str) -> Iterator[li
     Raises:
         DataError: a picture cannot be read.
     """
+    paths = [path.resolve() for path in paths]  # data sets are often linked to, and the stream follows no link outside
     folder = Path(os.path.commonpath([path.parent for path in paths]))
     contents = assemble.contents(settings.model_copy(update={"file_root": folder}))
     with Progress(console=Console(stderr=True), transient=True) as progress:
