@@ -200,11 +200,6 @@ def test_differences_are_of_the_users_that_both_were_measured_on() -> None:
         "unclear": Expected("a", "half"),
     }
     table, reports = found.conclusions(expected, near=0.02)
-    assert [report["holds"]["feed_recall"] for report in reports] == [
-        "yes",
-        "no, the reverse",
-        "no",
-        "yes",
-        "not shown",
-    ]
+    holds = [report["holds"]["feed_recall"] for report in reports]
+    assert holds == ["yes", "no, the reverse", "no", "yes", "no, alike", "not shown"]
     assert "| more | a - b | .050 ± .000 |" in table
