@@ -1,5 +1,6 @@
 """The paper's experiments, on any pictures with captions.
 
+    python -m experiments paper --data DIR [--encoder NAME] [--out DIR]
     python -m experiments EXPERIMENT --data DIR [--encoder NAME] [--json FILE] [--figures DIR]
 
 The benchmarks beside them run by their own names: python -m experiments.bench_interests, …
@@ -58,6 +59,10 @@ EXPERIMENTS: Mapping[str, tuple[Experiment, str]] = {
 """By name the module and one line about it, in the order of the report."""
 
 
+PAPER = "paper"
+REPORT = "report.md"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one experiment; the exit code: 0, or 2 for what cannot be measured so."""
     parser = _parser()
@@ -65,9 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    experiment, _ = EXPERIMENTS[options.command]
     try:
         items = _load(options)
+        if options.command == PAPER:
+            return _paper(items, options)
+        experiment, _ = EXPERIMENTS[options.command]
         outcome = experiment.measure(items, options)
     except (datasets.DataError, ValidationError, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
@@ -79,6 +86,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.figures:
         outcome.save_figures(options.figures)
     return 0
+
+
+def _paper(items: Items, options: argparse.Namespace) -> int:
+    """Run every experiment by its defaults and keep the report; what the data lack is said there."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    parts = [f"# The paper's experiments on {options.data.name}, encoded by {items.space}"]
+    failed = 0
+    for name, (experiment, title) in EXPERIMENTS.items():
+        sys.stderr.write(f"{name}: {title}\n")
+        defaults = argparse.ArgumentParser()
+        experiment.add_options(defaults)
+        try:
+            outcome = experiment.measure(items, defaults.parse_args([], argparse.Namespace(**vars(options))))
+        except datasets.DataError as error:
+            failed += 1
+            parts += [f"## {name}: {title}", f"Not measured: {error}"]
+            continue
+        (options.out / f"{name}.json").write_text(json.dumps(outcome.report, indent=1) + "\n")
+        figures = [f"![{file.stem}]({file.name})" for file in outcome.save_figures(options.out)]
+        parts += [f"## {name}: {title}", f"`python -m experiments {name}`", outcome.text, *figures]
+        (options.out / REPORT).write_text("\n\n".join(parts) + "\n")  # what is there is kept, whatever comes
+    (options.out / REPORT).write_text("\n\n".join(parts) + "\n")
+    sys.stdout.write(f"{options.out / REPORT}: {len(EXPERIMENTS) - failed} of {len(EXPERIMENTS)} experiments\n")
+    return 0 if failed < len(EXPERIMENTS) else 2
 
 
 def _load(options: argparse.Namespace) -> Items:
@@ -93,11 +124,23 @@ def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__, formatter_class=plain)
     commands = parser.add_subparsers(dest="command", title="experiments", metavar="EXPERIMENT")
+    paper = commands.add_parser(
+        PAPER,
+        help="all of these by their defaults: one report with tables and plots, and the numbers as JSON",
+        epilog=datasets.LAYOUTS,
+        formatter_class=plain,
+    )
+    _add_common(paper)
+    paper.add_argument(
+        "--out", type=Path, default=Path("paper"), metavar="DIR", help="folder of the report; by default ./%(default)s"
+    )
     for name, (experiment, help_) in EXPERIMENTS.items():
         command = commands.add_parser(
             name, help=help_, description=experiment.__doc__, epilog=datasets.LAYOUTS, formatter_class=plain
         )
         _add_common(command)
+        command.add_argument("--json", type=Path, metavar="FILE", help="file for all numbers")
+        command.add_argument("--figures", type=Path, metavar="DIR", help="folder for the plots, as PNG")
         experiment.add_options(command)
     return parser
 
@@ -142,8 +185,6 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         help="for labels and tags: lite0 (the default), timm:NAME or timm:NAME:FILE",
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    command.add_argument("--json", type=Path, metavar="FILE", help="file for all numbers")
-    command.add_argument("--figures", type=Path, metavar="DIR", help="folder for the plots, as PNG")
     command.add_argument(
         "--cache",
         type=Path,

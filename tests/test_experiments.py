@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from experiments.__main__ import main
+from experiments.__main__ import EXPERIMENTS, main
 from experiments.simulation import WAYS, draw, given_areas
 from zccr_stream.events import IMAGE
 from zccr_stream.interests import Area, AreaRule, Profile, find_areas
@@ -73,6 +73,23 @@ def test_well_separated_classes_are_the_areas_that_are_found(folder: Path, monke
     assert (report["true"]["feed_recall"], report["true"]["paper_recall"]) == (1, 1)
     assert report["one"]["areas"] == 1
     assert [cell["areas"] for cell in report["each"]["cells"]] == [4, 12]
+
+
+def test_paper_runs_everything_and_says_what_the_data_lack(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {name: EXPERIMENTS[name] for name in ("areas", "retrieval")}
+    monkeypatch.setattr("experiments.__main__.EXPERIMENTS", chosen)
+    (folder / "items.jsonl").write_text("\n".join([json.dumps({"text": "x"})] * (CLASSES * ITEMS)))  # no labels
+    out = tmp_path / "out"
+
+    assert main(["paper", "--data", str(folder), "--out", str(out)]) == 0
+
+    report = (out / "report.md").read_text()
+    assert "Not measured: these items have no labels" in report
+    assert "unimodal" in report
+    assert set(json.loads((out / "retrieval.json").read_text())) == {"unimodal", "multimodal", "closed"}
+    assert not (out / "areas.json").exists()
 
 
 def test_rules_for_the_cut_are_compared_on_the_same_users(folder: Path) -> None:
