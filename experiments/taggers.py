@@ -14,10 +14,10 @@ The cut is production's in the space of the tags too; beside it both with Ward's
 areas, and with the true areas, so that they are compared without a cut. Tags are given ones or made
 (`experiments/tags.py`): of captions nouns and verbs; of pictures the words of a classifier's likeliest classes, where
 the paper has a captioning model, an object detector and an action recogniser. The sentence embeddings are MiniLM's, the
-paper's BERT's. Where pictures have no tags, and there are no files to make some of, only text to text can
-be measured. With `mini` a picture's vector is itself the mean of MiniLM's embeddings of its likeliest classes, so that
-ZCCR and BTBA see nearly the same of it: only another encoder tells them apart there. Labels that the captions name
-favour tags. Counted are
+paper's BERT's. Where pictures have no tags, and there are no files to make some of, only text to text can be measured.
+With `mini` a picture's vector is itself made of MiniLM's embeddings of its likeliest classes' names, and a caption's is
+MiniLM's of all of it: that tells whole captions and weighted classes from bags of tags, not a vision-language model
+from a language model. Labels that the captions name favour tags. Counted are
   paper recall  the paper's Recall@10: of the wanted, one a class, the share in the union of all seeds' top 10, each
                 once. More areas are more places, so that BT, with one list, has the fewest;
   feed recall   the share in the first 20 places of one feed, the same number of places for all;
