@@ -7,12 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+import tenacity
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from zccr_stream.pipeline import UnavailableError
 from zccr_stream.stream.records import TIMEOUT_S, watermarks
 
 logger = logging.getLogger(__name__)
+
+_COORDINATOR_MOVES = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+"""What a broker says of a group until the one that keeps it has it: of a new group on a busy one for a moment."""
 
 
 def committed_positions(config: Mapping[str, Any], group: str, topic: str) -> dict[int, int]:
@@ -36,7 +44,9 @@ def commit_positions(config: Mapping[str, Any], group: str, topic: str, position
     offsets = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
     with _asking(config, group) as consumer:
         if offsets:
-            consumer.commit(offsets=offsets, asynchronous=False)
+            for attempt in _until_coordinated():
+                with attempt:
+                    consumer.commit(offsets=offsets, asynchronous=False)
 
 
 def group_lag(config: Mapping[str, Any], group: str, topics: Sequence[str]) -> dict[str, int]:
@@ -59,6 +69,18 @@ def _asking(config: Mapping[str, Any], group: str) -> Iterator[Consumer]:
         raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}") from error
     finally:
         consumer.close()
+
+
+def _until_coordinated() -> tenacity.Retrying:
+    """Attempts while the group's coordinator moves; the client tries a commit that waits for nobody once only."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(
+            lambda error: isinstance(error, KafkaException) and error.args[0].code() in _COORDINATOR_MOVES
+        ),
+        stop=tenacity.stop_after_delay(TIMEOUT_S),
+        wait=tenacity.wait_exponential(multiplier=0.1, max=1),
+        reraise=True,
+    )
 
 
 def _topic_lag(consumer: Consumer, topic: str) -> int:
