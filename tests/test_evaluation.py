@@ -31,12 +31,12 @@ from zccr_stream.evaluation import (
     ONE_AREA,
     PRODUCTION,
     RANDOM,
-    Catalogue,
     Estimate,
     Evaluation,
     EvaluationRule,
     Evaluator,
     Feed,
+    SearchSpace,
     Uploads,
     choose_users,
     count,
@@ -244,10 +244,10 @@ def evaluated(
     uploads = uploads_in(pages)
     sample = choose_users({of.user_id: len(of.asset_ids) for of in uploads}, rule)
     splits = [hold_out(of, rule) for of in uploads if of.user_id in sample.user_ids]
-    catalogue = Catalogue(LiveIndex(pages[0].vectors.shape[1], 1000, 0.5), splits)
+    space = SearchSpace(LiveIndex(pages[0].vectors.shape[1], 1000, 0.5), splits)
     for page in pages:
-        catalogue.add(page)
-    evaluator = Evaluator(catalogue, AREAS, ranking, rule.seed)
+        space.add(page)
+    evaluator = Evaluator(space, AREAS, ranking, rule.seed)
     for first in range(0, len(splits), at_once):
         evaluator.add(splits[first : first + at_once])
     return evaluator.evaluation(sample)
@@ -257,12 +257,12 @@ def test_what_is_held_out_is_found_as_if_of_others_and_what_remains_is_not() -> 
     """Against an exhaustive search, for each of two users in one index."""
     pages = world(6)
     splits = [hold_out(of, replace(RULE, held_out=0.5)) for of in uploads_in(pages)[:2]]
-    catalogue = Catalogue(LiveIndex(D, 1000, 0.5), splits)
+    space = SearchSpace(LiveIndex(D, 1000, 0.5), splits)
     for page in pages:
-        catalogue.add(page)
+        space.add(page)
     seeds = np.stack([direction(0, D), direction(1, D)])
 
-    hits = catalogue.index.search("image", seeds, [split.uploads.user_id for split in splits], 100)
+    hits = space.index.search("image", seeds, [split.uploads.user_id for split in splits], 100)
 
     everything = {
         asset_id: vector.astype(np.float32)
@@ -283,17 +283,17 @@ def test_a_feed_by_chance_is_of_different_assets_that_are_not_ones_own() -> None
     pages = world(6)
     uploads = uploads_in(pages)
     splits = [hold_out(of, RULE) for of in uploads]
-    catalogue = Catalogue(LiveIndex(D, 1000, 0.5), splits)
+    space = SearchSpace(LiveIndex(D, 1000, 0.5), splits)
     for page in pages:
-        catalogue.add(page)
+        space.add(page)
     seen: set[str] = set()
     for seed in range(20):
-        feed = catalogue.draw(splits[0], seed)
+        feed = space.draw(splits[0], seed)
         own = set(uploads[0].asset_ids) - set(splits[0].wanted)
         assert len(feed.asset_ids) == len(set(feed.asset_ids)) == max(LENGTHS)
         assert not own & set(feed.asset_ids)
         seen |= set(feed.asset_ids)
-        assert catalogue.draw(splits[0], seed).asset_ids == feed.asset_ids
+        assert space.draw(splits[0], seed).asset_ids == feed.asset_ids
 
     assert seen == {asset_id for of in uploads for asset_id in of.asset_ids} - own
 
@@ -320,10 +320,10 @@ def test_an_interest_of_which_nothing_remains_is_not_found() -> None:
     rule = replace(RULE, users=1, newest=True)
     split = hold_out(uploads_in([ann])[0], rule)
     assert [asset_id[-2:] for asset_id in split.wanted] == ["t5", "t5"]
-    catalogue = Catalogue(LiveIndex(D, 1000, 0.5), [split])
+    space = SearchSpace(LiveIndex(D, 1000, 0.5), [split])
     for page in (ann, *others):
-        catalogue.add(page)
-    evaluator = Evaluator(catalogue, AREAS, replace(RANKING, k=20), 0)
+        space.add(page)
+    evaluator = Evaluator(space, AREAS, replace(RANKING, k=20), 0)
     evaluator.add([split])
     evaluation = evaluator.evaluation(choose_users({"ann": 10}, rule))
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import linkage
 from scipy.linalg.lapack import ssyevd
 from scipy.spatial.distance import squareform
+
+from zccr_stream.events.identifiers import lot
 
 CUT = 1.1
 """Where no catalogue says up to which distance two assets are one area: of CLIP models, roughly."""
@@ -25,7 +26,7 @@ CENTROID = "centroid"
 MEDOID = "medoid"
 
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
-_RISE, _NEAREST, _KIN, _KIN_MAX = 1.1, 0.4, 2.0, 3.0  # of `_limits`, by `python -m experiments cuts` on seven data sets
+_RISE, _NEAREST, _KIN, _KIN_MAX = 1.1, 0.4, 2.0, 3.0  # of `_limits`; docs/results.md says how they were chosen
 _TIE = 1e-6  # mean cosines closer than this are equal: float32 does not tell them apart
 
 Floats = npt.NDArray[np.float32]
@@ -57,7 +58,7 @@ class Catalogue:
 
     @classmethod
     def of(cls, vectors: Floats) -> Catalogue:
-        """Measure a catalogue by (n, d) unit vectors, or by a random sample of it: 1,000 to 2,000 are enough.
+        """Measure a catalogue by (n, d) unit vectors, or by a random sample of it.
 
         Raises:
             ValueError: there are fewer than two.
@@ -189,7 +190,7 @@ def _group(
     n = len(vectors)
     if n <= rule.sample_size:
         return _ward(vectors, rule, catalogue)
-    hashes = np.frombuffer(b"".join(_digest(asset_ids[row]) for row in rows.tolist()), dtype=">u8")
+    hashes = np.array([lot(asset_ids[row]) for row in rows.tolist()], dtype=np.uint64)
     sample = np.sort(np.argsort(hashes, kind="stable")[: rule.sample_size])
     sampled = _ward(vectors[sample], rule, catalogue)
     centroids = np.stack([vectors[sample[sampled == label]].mean(axis=0) for label in range(sampled.max() + 1)])
@@ -301,13 +302,9 @@ def _unit(vectors: Floats) -> Floats:
     return vectors
 
 
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
 def _area_id(user_id: str, modality: str, asset_id: str) -> str:
     # Identifiers hold no control characters, so a line feed keeps them apart.
-    return _digest(f"{user_id}\n{modality}\n{asset_id}").hex()
+    return format(lot(f"{user_id}\n{modality}\n{asset_id}"), "016x")
 
 
 def _check(profile: Profile) -> None:

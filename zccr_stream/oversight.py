@@ -23,7 +23,7 @@ from zccr_stream.assemble import (
 )
 from zccr_stream.audit import Published
 from zccr_stream.encoders import dimension_of
-from zccr_stream.evaluation import Catalogue, Evaluation, EvaluationRule, Evaluator, Split, choose_users, hold_out
+from zccr_stream.evaluation import Evaluation, EvaluationRule, Evaluator, SearchSpace, Split, choose_users, hold_out
 from zccr_stream.events import ASSET_EMBEDDED, DEAD_LETTER_SUFFIX, MODALITIES, PROFILE_CHANGED, RECOMMENDATIONS, Record
 from zccr_stream.ownership import PostgresOwnership
 from zccr_stream.pipeline import UnavailableError, follow, groups
@@ -164,14 +164,14 @@ def evaluate(settings: Settings, rule: EvaluationRule, report: Report) -> Evalua
                 )
             splits = [hold_out(uploads, rule) for uploads in everything.uploads(sample.user_ids)]
             index = empty_index(settings)
-            catalogue = Catalogue(index, splits)
+            space = SearchSpace(index, splits)
             total = sum(sizes.values())
             for page in everything.pages():
-                catalogue.add(page)
-                report("reading", sum(catalogue.sizes().values()), total)
+                space.add(page)
+                report("reading", sum(space.sizes().values()), total)
     finally:
         truth.close()
-    evaluator = Evaluator(catalogue, area_rule(settings, index.catalogues()), ranking_rule(settings), rule.seed)
+    evaluator = Evaluator(space, area_rule(settings, index.catalogues()), ranking_rule(settings), rule.seed)
     done = 0
     for group in _grouped(splits, settings.profile_assets_max):
         evaluator.add(group)

@@ -5,12 +5,11 @@ the sampled users of what their feeds show, beside feeds that anybody could make
 metrics or the clock, and the same assets give the same numbers.
 
 sampling   who is measured, and what is held out of their profiles
-catalogue  everybody's assets in an index of the evaluation's own, where what is held out belongs to nobody
+search_space  everybody's assets in an index of the evaluation's own, where what is held out belongs to nobody
 counting   one feed -> the measures of one user; measures of users -> means with their intervals
 evaluator  READ FIRST: batches of users -> feeds by four ways -> what was found
 """
 
-from zccr_stream.evaluation.catalogue import NOBODY, Catalogue
 from zccr_stream.evaluation.counting import LENGTHS, MEASURES, NEAR, Estimate, Feed, count
 from zccr_stream.evaluation.evaluator import EACH_ASSET, FEEDS, ONE_AREA, PRODUCTION, RANDOM, Evaluation, Evaluator
 from zccr_stream.evaluation.sampling import (
@@ -22,6 +21,7 @@ from zccr_stream.evaluation.sampling import (
     choose_users,
     hold_out,
 )
+from zccr_stream.evaluation.search_space import NOBODY, SearchSpace
 
 __all__ = [
     "EACH_ASSET",
@@ -34,13 +34,13 @@ __all__ = [
     "ONE_AREA",
     "PRODUCTION",
     "RANDOM",
-    "Catalogue",
     "Estimate",
     "Evaluation",
     "EvaluationRule",
     "Evaluator",
     "Feed",
     "Sample",
+    "SearchSpace",
     "Split",
     "Uploads",
     "choose_users",

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from zccr_stream.evaluation.catalogue import Catalogue
 from zccr_stream.evaluation.counting import LENGTHS, MEASURES, Estimate, Feed, Values, count
 from zccr_stream.evaluation.sampling import Sample, Split
+from zccr_stream.evaluation.search_space import SearchSpace
 from zccr_stream.interests import AreaRule, Profile, find_areas
 from zccr_stream.pipeline import recommend
 from zccr_stream.ranking import RankingRule
@@ -60,8 +60,8 @@ class Evaluator:
     are as long as that, so that few areas can fill it.
     """
 
-    def __init__(self, catalogue: Catalogue, areas: AreaRule, ranking: RankingRule, seed: int) -> None:
-        self._catalogue = catalogue
+    def __init__(self, space: SearchSpace, areas: AreaRule, ranking: RankingRule, seed: int) -> None:
+        self._space = space
         self._areas = areas
         self._near_duplicate = ranking.near_duplicate
         self._production = replace(ranking, feed_size=max(_LONGEST, ranking.feed_size))
@@ -75,7 +75,7 @@ class Evaluator:
 
     def add(self, splits: Sequence[Split]) -> None:
         """Measure a batch of users whose profiles fit in memory; each way takes one search a modality."""
-        profiles = [self._catalogue.profile(split.uploads) for split in splits]
+        profiles = [self._space.profile(split.uploads) for split in splits]
         wanted = [
             dict(zip(split.wanted, _areas_of(profile, self._areas)[split.held_out].tolist(), strict=True))
             for profile, split in zip(profiles, splits, strict=True)
@@ -90,13 +90,13 @@ class Evaluator:
         self._count(PRODUCTION, self._recommend(left, self._areas, self._production), wanted)
         self._count(ONE_AREA, self._recommend(left, whole, self._filling), wanted)
         self._count(EACH_ASSET, self._recommend(newest, apart, self._filling), wanted)
-        self._count(RANDOM, [self._catalogue.draw(split, self._seed) for split in splits], wanted)
+        self._count(RANDOM, [self._space.draw(split, self._seed) for split in splits], wanted)
 
     def evaluation(self, sample: Sample) -> Evaluation:
         """What was found of the users until now, who were these of `sample`."""
         return Evaluation(
             sample,
-            self._catalogue.sizes(),
+            self._space.sizes(),
             self._held_out,
             Estimate.of(self._repeats),
             {feed: {length: self._estimates(feed, length) for length in LENGTHS} for feed in FEEDS},
@@ -106,10 +106,10 @@ class Evaluator:
 
     def _recommend(self, profiles: Sequence[Profile], areas: AreaRule, ranking: RankingRule) -> list[Feed]:
         found = [find_areas(profile, areas) for profile in profiles]
-        return [Feed.of(of) for of in recommend(self._catalogue.index, profiles, found, ranking, "", lambda: 0)]
+        return [Feed.of(of) for of in recommend(self._space.index, profiles, found, ranking, "", lambda: 0)]
 
     def _count(self, name: str, feeds: Sequence[Feed], wanted: Sequence[Mapping[str, int]]) -> None:
-        vectors = self._catalogue.vectors([asset_id for feed in feeds for asset_id in feed.asset_ids])
+        vectors = self._space.vectors([asset_id for feed in feeds for asset_id in feed.asset_ids])
         ends = np.cumsum([len(feed.asset_ids) for feed in feeds])
         for feed, of_user, end in zip(feeds, wanted, ends.tolist(), strict=True):
             self._values[name].append(count(feed, vectors[end - len(feed.asset_ids) : end], of_user))
@@ -127,7 +127,7 @@ class Evaluator:
         return Estimate.of([ours["recall", length] - others["recall", length] for ours, others in pairs])
 
     def _distinct(self, feed: str, length: int) -> float | None:
-        most = min(self._places[feed, length], sum(self._catalogue.sizes().values()))
+        most = min(self._places[feed, length], sum(self._space.sizes().values()))
         return round(len(self._shown[feed, length]) / most, 6) if most else None
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
+
+from zccr_stream.events.identifiers import lot
 
 HELD_OUT_MAX = 50  # so that the longest feed that is counted can show all of it, and a large profile costs no more
 
@@ -76,7 +77,7 @@ class Split:
 def choose_users(sizes: Mapping[str, int], rule: EvaluationRule) -> Sample:
     """Draw the users that are measured; `sizes` has the live assets of every user who has any."""
     enough = [user_id for user_id, size in sizes.items() if size >= rule.assets_min]
-    drawn = heapq.nsmallest(rule.users, enough, key=lambda user_id: (lot(user_id, rule.seed), user_id))
+    drawn = heapq.nsmallest(rule.users, enough, key=lambda user_id: (draw(user_id, rule.seed), user_id))
     return Sample(sorted(drawn), len(enough), len(sizes) - len(enough), max(sizes.values(), default=0))
 
 
@@ -87,13 +88,12 @@ def hold_out(uploads: Uploads, rule: EvaluationRule) -> Split:
     if rule.newest:
         order = np.argsort(-uploads.occurred_at_ns, kind="stable")
     else:
-        order = np.argsort([lot(asset_id, rule.seed) for asset_id in uploads.asset_ids], kind="stable")
+        order = np.argsort([draw(asset_id, rule.seed) for asset_id in uploads.asset_ids], kind="stable")
     held_out = np.zeros(n, np.bool_)
     held_out[order[: min(max(1, round(rule.held_out * n)), n - 1, HELD_OUT_MAX)]] = True
     return Split(uploads, held_out)
 
 
-def lot(identifier: str, seed: int) -> int:
+def draw(identifier: str, seed: int) -> int:
     """A number below 2 ** 63 that stands for this identifier, as good as drawn."""
-    digest = blake2b(f"{seed}\n{identifier}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
+    return lot(f"{seed}\n{identifier}") >> 1

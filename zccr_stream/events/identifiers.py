@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 ID_LENGTH_MAX = 255
 EXPECTED_ID = f"a string of 1 to {ID_LENGTH_MAX} characters without control characters"
 CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))))
@@ -23,6 +25,11 @@ def read_identifier(value: str) -> str:
     if not is_identifier(value):
         raise ValueError(f"no identifier, expected {EXPECTED_ID}")
     return value
+
+
+def lot(text: str) -> int:
+    """A number below 2 ** 64 that stands for this text, as good as drawn, and the same everywhere."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def read_count(value: str | bytes) -> int:

@@ -111,16 +111,20 @@ class LiveIndex:
 
         A function of the live assets alone, measured again when those change that stand for all. For one thread.
         """
-        state = self._state
+        state, kept = self._state, self._catalogues
+        self._catalogues = {}
         for modality, sample in list(state.samples.items()):
             asset_ids = sample.asset_ids
             if len(asset_ids) < CATALOGUE_MIN:
-                self._catalogues.pop(modality, None)
-            elif asset_ids is not self._catalogues.get(modality, ((), None))[0]:
-                found, rows = state.arena.gather(state.live.get(asset_ids, ABSENT))
-                if np.count_nonzero(found) >= CATALOGUE_MIN:
-                    measured = Catalogue.of(rows.vectors[found].astype(np.float32))
-                    self._catalogues[modality] = asset_ids, measured
+                continue
+            if modality in kept and kept[modality][0] is asset_ids:
+                self._catalogues[modality] = kept[modality]
+                continue
+            found, rows = state.arena.gather(state.live.get(asset_ids, ABSENT))
+            if found.all():
+                self._catalogues[modality] = asset_ids, Catalogue.of(rows.vectors.astype(np.float32))
+            elif modality in kept:  # a writer is just moving one of them: what was measured before holds until then
+                self._catalogues[modality] = kept[modality]
         return {modality: catalogue for modality, (_, catalogue) in self._catalogues.items()}
 
     def snapshot(self, path: Path, positions: Mapping[int, int], source: str) -> None:

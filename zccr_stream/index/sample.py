@@ -7,7 +7,8 @@ every replica. Knows nothing of vectors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from hashlib import blake2b
+
+from zccr_stream.events.identifiers import lot
 
 EVERYTHING = 1 << 64
 
@@ -41,7 +42,7 @@ class Sample:
 
     def _hold(self, asset_ids: Sequence[str]) -> bool:
         """Hold those of low hash; whether there were any."""
-        hashes = [_hash(asset_id) for asset_id in asset_ids]
+        hashes = [lot(asset_id) for asset_id in asset_ids]
         low = {name: number for name, number in zip(asset_ids, hashes, strict=True) if number < self._below}
         self._held |= low
         if len(self._held) > 2 * self._size:
@@ -53,7 +54,3 @@ class Sample:
     def _choose(self) -> None:
         lowest = sorted(self._held.items(), key=lambda item: (item[1], item[0]))[: self._size]
         self.asset_ids = tuple(name for name, _ in lowest)
-
-
-def _hash(asset_id: str) -> int:
-    return int.from_bytes(blake2b(asset_id.encode("utf-8", "surrogatepass"), digest_size=8).digest())

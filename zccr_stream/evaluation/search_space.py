@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zccr_stream.evaluation.counting import LENGTHS, Feed
-from zccr_stream.evaluation.sampling import Split, Uploads, lot
+from zccr_stream.evaluation.sampling import Split, Uploads, draw
 from zccr_stream.events import Embeddings
 from zccr_stream.interests import Profile
 from zccr_stream.pipeline import Index
@@ -24,7 +24,7 @@ NOBODY = "held out\n"  # no identifier has a line feed
 _REVISION = 1  # every asset is applied once
 
 
-class Catalogue:
+class SearchSpace:
     """Live assets, and the index that is searched.
 
     Args:
@@ -55,7 +55,7 @@ class Catalogue:
     def vectors(self, asset_ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """(n, d) vectors as the truth keeps them."""
         held, vectors = self.index.vectors(asset_ids, np.full(len(asset_ids), _REVISION))
-        assert held.all(), f"{asset_ids[int(np.argmin(held))]!r} is not in the catalogue"
+        assert held.all(), f"{asset_ids[int(np.argmin(held))]!r} is not in the search space"
         return vectors.astype(np.float32)
 
     def profile(self, uploads: Uploads) -> Profile:
@@ -67,7 +67,7 @@ class Catalogue:
         """A feed of different assets, each equally likely but those that remain the user's own."""
         own = set(split.uploads.asset_ids).difference(split.wanted)
         total, longest = len(self._asset_ids), max(LENGTHS)
-        random = np.random.default_rng(lot(split.uploads.user_id, seed))
+        random = np.random.default_rng(draw(split.uploads.user_id, seed))
         rows = random.choice(total, min(longest + len(own), total), replace=False).tolist()
         rows = [row for row in rows if self._asset_ids[row] not in own][:longest]
         return Feed(
