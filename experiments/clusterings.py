@@ -18,8 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
-from experiments.simulation import given_areas
-from zccr_stream.interests import Area, AreaRule, Profile, find_areas
+from zccr_stream.interests import Area, AreaRule, Profile, areas_of, find_areas
 from zccr_stream.measures import NOTHING, Classes
 
 NONE, LINEAR, NONLINEAR = PROJECTIONS = ("none", "PCA", "t-SNE")
@@ -49,11 +48,11 @@ def clustered(
     """
     points = project(profile.vectors, projection, rule.variance)
     if projection == NONLINEAR:
-        yield WARD, given_areas(profile, ward_by_silhouette(points), rule)
+        yield WARD, areas_of(profile, ward_by_silhouette(points), rule)
     else:
         # All of the variance is a rotation: the distances are those of the vectors.
         yield WARD, find_areas(profile, rule if projection == LINEAR else replace(rule, variance=1.0))
-    yield WARD_TRUE, given_areas(profile, ward(points, [number])[:, 0], rule)
+    yield WARD_TRUE, areas_of(profile, ward(points, [number])[:, 0], rule)
     labels = density(points, smallest)
     noise = labels == NOTHING
     alone = np.where(noise, len(labels) + np.arange(len(labels)), labels)
@@ -62,7 +61,7 @@ def clustered(
         (DENSITY_ONE, np.where(noise, len(labels), labels)),
         (DENSITY_EACH, alone),
     ):
-        yield name, given_areas(profile, groups, rule)
+        yield name, areas_of(profile, groups, rule)
 
 
 def medoid_seeds(profile: Profile, areas: Sequence[Area]) -> list[Area]:

@@ -57,7 +57,6 @@ from experiments.plots import Line, small_multiples
 from experiments.simulation import (
     Rules,
     User,
-    given_areas,
     group_numbers,
     paper_measures,
     search,
@@ -65,7 +64,7 @@ from experiments.simulation import (
     uploaded,
 )
 from zccr_stream.events import IMAGE, TEXT
-from zccr_stream.interests import CENTROID, MEDOID, Area, AreaRule, Profile
+from zccr_stream.interests import CENTROID, MEDOID, Area, AreaRule, Profile, areas_of
 from zccr_stream.measures import Classes, adjusted_rand
 from zccr_stream.settings import Settings
 
@@ -212,7 +211,7 @@ def _found(
         (projection, clustering): areas
         for projection in projections
         for clustering, areas in clustered(profile, projection, rule, number, smallest)
-    } | {(NONE, TRUE): given_areas(profile, true, rule)}
+    } | {(NONE, TRUE): areas_of(profile, true, rule)}
     return {
         _name(*way, seed): areas if seed == CENTROID else medoid_seeds(profile, areas)
         for way, areas in by_way.items()

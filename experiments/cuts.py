@@ -32,11 +32,11 @@ from sklearn.metrics import silhouette_samples
 from experiments import grid
 from experiments.datasets import Items
 from experiments.outcome import Outcome
-from experiments.simulation import Rules, User, draw, given_areas, simulate, uploaded
+from experiments.simulation import Rules, User, draw, simulate, uploaded
 from experiments.tables import markdown
 from zccr_stream import measures
 from zccr_stream.events import MODALITIES
-from zccr_stream.interests import Area, AreaRule, Profile, find_areas
+from zccr_stream.interests import CUT, Area, AreaRule, Profile, areas_of, find_areas
 from zccr_stream.measures import Classes, half_width
 from zccr_stream.settings import Settings
 
@@ -106,10 +106,10 @@ def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, floa
         groups["scaled"] = fcluster(tree, 1.5 * spreads[profile.modalities[0]], "distance")
         groups["silhouette"] = _silhouette(tree, profile.vectors)
         return {
-            "true areas": given_areas(profile, true, rule),
+            "true areas": areas_of(profile, true, rule),
             "calibrated": find_areas(profile, rule),
-            "uncalibrated": find_areas(profile, replace(rule, catalogues={})),
-            **{name: given_areas(profile, of_rule.astype(np.intp), rule) for name, of_rule in groups.items()},
+            "uncalibrated": find_areas(profile, replace(rule, cut=CUT)),
+            **{name: areas_of(profile, of_rule.astype(np.intp), rule) for name, of_rule in groups.items()},
         }
 
     values: dict[str, list[tuple[float, float, float]]] = {}

@@ -6,7 +6,6 @@ half pictures and half captions of each class. Areas, index and ranking are prod
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from experiments.simulation import OTHERS, OTHERS_MAX, USER, Rules, User, Values
 from zccr_stream import measures
 from zccr_stream.events import IMAGE, TEXT, Embeddings
 from zccr_stream.index import LiveIndex
-from zccr_stream.interests import Area, Profile, find_areas
+from zccr_stream.interests import Area, Profile, areas_of, find_areas
 from zccr_stream.measures import NOTHING, Classes, Vectors
 from zccr_stream.ranking import rank
 
@@ -75,8 +74,8 @@ def simulate_both(
     for way, (vectors, joint_areas, one_index) in spaces.items():
         profile = _profile(own, vectors, joint_areas)
         classes = user.classes[own.rows]
-        found = {str(cut): find_areas(profile, replace(rules.areas, cut=cut, catalogues={})) for cut in CUTS}
-        found["true"] = _true_areas(profile, classes, rules)
+        found = {str(cut): find_areas(profile, replace(rules.areas, cut=cut)) for cut in CUTS}
+        found["true"] = areas_of(profile, classes, rules.areas)
         for name, measured in _feeds(profile, found, vectors, user, one_index, rules).items():
             groups = np.concatenate([np.full(len(area.members), i) for i, area in enumerate(found[name])])
             members = np.concatenate([area.members for area in found[name]])
@@ -98,25 +97,6 @@ def _profile(own: Owned, vectors: Modalities, joint: bool) -> Profile:
     m = len(own.rows)
     modalities = [JOINT if joint else MODALITIES[text] for text in own.texts.tolist()]
     return Profile(USER, 1, own.asset_ids(), modalities, np.arange(m), own.vectors(vectors))
-
-
-def _true_areas(profile: Profile, classes: Classes, rules: Rules) -> list[Area]:
-    """The areas that production makes of each class alone."""
-    whole, found = replace(rules.areas, cut=math.inf, catalogues={}), []
-    for number in np.unique(classes):
-        rows = np.flatnonzero(classes == number)
-        part = Profile(
-            USER,
-            1,
-            [profile.asset_ids[row] for row in rows.tolist()],
-            [profile.modalities[row] for row in rows.tolist()],
-            profile.occurred_at_ns[rows],
-            profile.vectors[rows],
-        )
-        found += [
-            replace(area, members=rows[area.members], medoid=int(rows[area.medoid])) for area in find_areas(part, whole)
-        ]
-    return found
 
 
 def _feeds(

@@ -6,7 +6,6 @@ production's. Knows nothing of grids, means and tables, which the experiments ma
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +16,7 @@ from experiments.datasets import Items
 from zccr_stream import assemble, measures
 from zccr_stream.events import IMAGE, TEXT, Embeddings
 from zccr_stream.index import LiveIndex
-from zccr_stream.interests import Area, AreaRule, Profile, find_areas
+from zccr_stream.interests import Area, AreaRule, Profile, areas_of, find_areas
 from zccr_stream.measures import NOTHING, Classes
 from zccr_stream.ranking import Hits, RankingRule, rank
 from zccr_stream.settings import Settings
@@ -104,35 +103,10 @@ def ways(profile: Profile, classes: Classes, rule: AreaRule) -> dict[str, list[A
     n = len(profile.asset_ids)
     return {
         "rule": find_areas(profile, rule),
-        "true": given_areas(profile, classes, rule),
-        "one": given_areas(profile, np.zeros(n, np.intp), rule),
-        "each": given_areas(profile, np.arange(n), rule),
+        "true": areas_of(profile, classes, rule),
+        "one": areas_of(profile, np.zeros(n, np.intp), rule),
+        "each": areas_of(profile, np.arange(n), rule),
     }
-
-
-def given_areas(profile: Profile, groups: Classes, rule: AreaRule) -> list[Area]:
-    """The areas that a profile of one modality has when its groups, (n,), are given, as production makes them.
-
-    What is in no group, `NOTHING`, is in no area.
-    """
-    whole = replace(rule, cut=math.inf, catalogues={})
-    found = []
-    for group in np.unique(groups[groups != NOTHING]):
-        rows = np.flatnonzero(groups == group)
-        part = Profile(
-            profile.user_id,
-            profile.profile_version,
-            [profile.asset_ids[row] for row in rows.tolist()],
-            [profile.modalities[row] for row in rows.tolist()],
-            profile.occurred_at_ns[rows],
-            profile.vectors[rows],
-        )
-        (area,) = find_areas(part, whole)
-        found.append(
-            replace(area, members=rows[area.members], medoid=int(rows[area.medoid]), weight=len(rows) / len(groups))
-        )
-    newest = {area.area_id: int(profile.occurred_at_ns[area.members].max()) for area in found}
-    return sorted(found, key=lambda area: (-len(area.members), -newest[area.area_id], area.area_id))
 
 
 def simulate(items: Items, user: User, rules: Rules, ways_to: Ways = ways) -> dict[str, Values]:

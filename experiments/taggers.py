@@ -49,7 +49,6 @@ from experiments.plots import Line, Style, small_multiples
 from experiments.simulation import (
     Rules,
     User,
-    given_areas,
     group_numbers,
     paper_measures,
     search,
@@ -58,7 +57,7 @@ from experiments.simulation import (
 )
 from zccr_stream import measures
 from zccr_stream.events import IMAGE, TEXT
-from zccr_stream.interests import find_areas
+from zccr_stream.interests import areas_of, find_areas
 from zccr_stream.measures import Classes
 from zccr_stream.settings import Settings
 
@@ -191,8 +190,8 @@ def _by_areas(vectors: Mapping[str, Vectors], source: str, target: str, user: Us
     numbered = ward(points, [len(user.wanted)])[:, 0]
     areas_by_way = (
         find_areas(profile, rules.areas),
-        given_areas(profile, numbered, rules.areas),
-        given_areas(profile, true, rules.areas),
+        areas_of(profile, numbered, rules.areas),
+        areas_of(profile, true, rules.areas),
     )
     found = dict(zip(WAYS, areas_by_way, strict=True))
     hits = search(search_space(user, target, vectors[target], rules), target, found, rules.ranking.k)

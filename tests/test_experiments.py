@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from experiments.__main__ import EXPERIMENTS, main
-from experiments.simulation import WAYS, draw, given_areas
+from experiments.simulation import WAYS, draw
 from zccr_stream.events import IMAGE
-from zccr_stream.interests import Area, AreaRule, Profile, find_areas
+from zccr_stream.interests import Area, AreaRule, Profile, areas_of, find_areas
 from zccr_stream.measures import NOTHING
 
 D = 32
@@ -176,7 +176,7 @@ def test_what_others_own_is_bounded_as_in_the_paper() -> None:
     assert len(user.wanted) + len(user.peers) + len(user.strangers) == 1000
 
 
-def test_given_areas_are_what_production_makes_of_the_same_groups() -> None:
+def test_areas_of_given_groups_are_what_production_makes_of_the_same_groups() -> None:
     rule = AreaRule(variance=0.99, cut=0.6, growth=0.2, areas_max=100, sample_size=1000, seed="centroid")
     groups = np.array([0, 1, 1, 2, 0, 1])
     vectors = unit(np.eye(3, D)[groups] + 0.05 * np.random.default_rng(0).normal(size=(6, D)))
@@ -185,7 +185,7 @@ def test_given_areas_are_what_production_makes_of_the_same_groups() -> None:
     def plain(areas: list[Area]) -> list[tuple[object, ...]]:
         return [(area.area_id, area.weight, area.members.tolist(), area.medoid, area.seed.tolist()) for area in areas]
 
-    assert plain(given_areas(profile, groups, rule)) == plain(find_areas(profile, rule))
+    assert plain(areas_of(profile, groups, rule)) == plain(find_areas(profile, rule))
 
 
 def test_retrieval_writes_the_fixed_shape_and_closing_the_gap_brings_recall_back(folder: Path) -> None:

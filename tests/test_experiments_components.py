@@ -27,9 +27,9 @@ from experiments.comparison import MEASURES, TASKS, Comparison, Expected
 from experiments.datasets import Items
 from experiments.outcome import Outcome
 from experiments.plots import BLUE, DASHED, SOLID, VERMILION, Line, Points, small_multiples
-from experiments.simulation import given_areas, group_numbers
+from experiments.simulation import group_numbers
 from zccr_stream.events import IMAGE
-from zccr_stream.interests import AreaRule, Profile, find_areas
+from zccr_stream.interests import AreaRule, Profile, areas_of, find_areas
 from zccr_stream.measures import NOTHING, adjusted_rand
 
 D = 32
@@ -125,7 +125,7 @@ def test_medoid_seeds_are_productions() -> None:
     profile = profile_of(separated(true))
     medoid = AreaRule(0.99, 0.6, 0.2, 100, 1000, "medoid")
 
-    changed = medoid_seeds(profile, given_areas(profile, true, RULE))
+    changed = medoid_seeds(profile, areas_of(profile, true, RULE))
 
     expected = find_areas(profile, medoid)
     assert [area.area_id for area in changed] == [area.area_id for area in expected]

@@ -26,11 +26,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from zccr_stream.catalogue import Catalogue
 from zccr_stream.events import Embeddings
 from zccr_stream.index import LiveIndex, SnapshotError, nearest
 from zccr_stream.index.arena import Arena, Names
 from zccr_stream.index.sample import Sample
-from zccr_stream.interests import Catalogue
 from zccr_stream.ranking import Hits
 
 D = 8

@@ -14,8 +14,9 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
+from zccr_stream.catalogue import Catalogue, Joint
 from zccr_stream.events import IMAGE, TEXT
-from zccr_stream.interests import MEDOID, Area, AreaRule, Catalogue, Profile, find_areas
+from zccr_stream.interests import CONTRAST, CONTRAST_MIN, CUT, MEDOID, Area, AreaRule, Profile, areas_of, find_areas
 
 RULE = AreaRule(variance=0.99, cut=1.1, growth=0.2, areas_max=100, sample_size=1000, seed="centroid")
 
@@ -95,15 +96,19 @@ def profiles(draw: st.DrawFn) -> Profile:
     return profile_of(vectors, modalities, times)
 
 
+FEW = Catalogue.of(mixture(list(range(50)), 16, 0.5, seed=1))
+MANY = Catalogue.of(mixture([*range(50)] * 6, 16, 0.5, seed=2))
+
 rules = st.builds(
     AreaRule,
     variance=st.sampled_from([0.9, 0.99, 1.0]),
-    cut=st.sampled_from([0.3, 0.8, 1.1, 1.5]),
+    cut=st.sampled_from([None, 0.3, 0.8, 1.1, 1.5]),
     growth=st.sampled_from([0.0, 0.2, 0.5]),
     areas_max=st.sampled_from([1, 3, 100]),
     sample_size=st.sampled_from([1, 7, 1000]),
-    seed=st.sampled_from(["centroid", "medoid"]),
-    catalogues=st.sampled_from([{}, {IMAGE: Catalogue.of(mixture(list(range(50)), 16, 0.5, seed=1))}]),
+    seed=st.sampled_from(["contrast", "centroid", "medoid"]),
+    catalogues=st.sampled_from([{}, {IMAGE: FEW}, {IMAGE: FEW, TEXT: MANY}]),
+    joint=st.sampled_from([None, Joint.of({IMAGE: FEW, TEXT: MANY})]),
 )
 
 
@@ -118,12 +123,14 @@ def test_areas_part_the_profile_and_their_weights_sum_to_one(profile: Profile, r
     assert [area.weight for area in areas] == sorted((len(area.members) / n for area in areas), reverse=True)
     assert len({area.area_id for area in areas}) == len(areas)
     for area in areas:
-        assert {profile.modalities[row] for row in area.members} == {area.modality}
         assert area.medoid in area.members
+        assert area.modality == profile.modalities[area.medoid]
+        assert rule.joint or {profile.modalities[row] for row in area.members} == {area.modality}
         assert area.seed.dtype == np.float32
         assert float(np.linalg.norm(area.seed)) == pytest.approx(1, abs=1e-5)
     for modality in (IMAGE, TEXT):
         assert sum(area.modality == modality for area in areas) <= rule.areas_max
+    assert not rule.joint or len(areas) <= rule.areas_max
 
 
 @settings(max_examples=50)
@@ -151,8 +158,9 @@ def test_the_profile_is_left_as_it_was_and_the_same_areas_come_again(profile: Pr
 @settings(max_examples=50)
 @given(profiles(), rules)
 def test_the_medoid_is_the_asset_with_the_least_summed_cosine_distance(profile: Profile, rule: AreaRule) -> None:
+    compared = rule.joint.apply(profile.vectors, profile.modalities) if rule.joint else profile.vectors
     for area in find_areas(profile, rule):
-        vectors = profile.vectors[area.members].astype(np.float64)
+        vectors = compared[area.members].astype(np.float64)
         distances = (1 - vectors @ vectors.T).sum(axis=1)
         best = distances <= distances.min() + 4e-6 * len(vectors)
         closest = [profile.asset_ids[row] for row in area.members[best]]
@@ -170,11 +178,103 @@ def test_two_assets_are_equally_central_so_the_smaller_id_is_the_medoid() -> Non
 
 @settings(max_examples=50)
 @given(profiles(), rules)
-def test_the_seed_is_the_normalised_centroid_or_the_medoid(profile: Profile, rule: AreaRule) -> None:
+def test_the_seed_is_the_medoid_or_the_centroid_in_contrast_to_a_large_catalogues_mean(
+    profile: Profile, rule: AreaRule
+) -> None:
+    """Of both modalities that are in a joint area the sum."""
+
+    def direction(vector: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        return vector / np.linalg.norm(vector)
+
     for area in find_areas(profile, rule):
-        total = profile.vectors[area.members].sum(axis=0, dtype=np.float64)
-        expected = profile.vectors[area.medoid] if rule.seed == MEDOID else total / np.linalg.norm(total)
+        seeds = []
+        for modality in (IMAGE, TEXT):
+            rows = [row for row in area.members.tolist() if profile.modalities[row] == modality]
+            if rows:
+                seed = direction(profile.vectors[rows].sum(axis=0, dtype=np.float64))
+                known = rule.catalogues.get(modality)
+                if rule.seed == CONTRAST and known is not None and len(known.sample) >= CONTRAST_MIN:
+                    seed = direction(seed - known.mean)
+                seeds.append(seed)
+        expected = profile.vectors[area.medoid] if rule.seed == MEDOID else direction(np.sum(seeds, axis=0))
         assert area.seed == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_seed_in_contrast_finds_what_an_area_has_and_all_others_have_not() -> None:
+    """All texts share the second axis, and some of them have nothing else."""
+    kinds = mixture([*range(40)] * 10, 64, 0.3, seed=0).astype(np.float64)
+    vectors = units(kinds + 2 * np.eye(64)[1])
+    rule = replace(RULE, seed=CONTRAST, catalogues={TEXT: Catalogue.of(vectors)})
+    profile = profile_of(vectors[:1], [TEXT])
+    everyones = units(np.eye(64)[[1]])[0]
+
+    (contrast,), (plain,) = find_areas(profile, rule), find_areas(profile, replace(rule, seed="centroid"))
+
+    others = vectors[40:]
+    like_it, unlike_it = others[::40], np.delete(others, np.s_[::40], axis=0)
+    assert (like_it @ contrast.seed).min() > (unlike_it @ contrast.seed).max() > everyones @ contrast.seed
+    assert (unlike_it @ plain.seed < everyones @ plain.seed).mean() > 0.6
+
+
+def test_a_user_who_is_the_whole_catalogue_still_has_a_seed() -> None:
+    vectors = np.repeat(mixture([0], 64, 0.0, seed=0), CONTRAST_MIN, axis=0)
+    rule = replace(RULE, seed=CONTRAST, catalogues={IMAGE: Catalogue.of(vectors)})
+
+    (area,) = find_areas(profile_of(vectors), rule)
+
+    assert area.seed == pytest.approx(vectors[0], abs=1e-6)
+
+
+def test_given_groups_are_the_areas_of_each_modality_and_what_is_in_none_is_left_out() -> None:
+    profile = profile_of(mixture([0, 0, 1, 1, 2], 16, 0.1, seed=0), [IMAGE, TEXT, TEXT, TEXT, TEXT])
+
+    areas = areas_of(profile, np.array([3, 3, 0, 0, -1]), RULE)
+
+    assert [(area.modality, area.members.tolist(), area.weight) for area in areas] == [
+        (TEXT, [2, 3], 0.4),
+        (TEXT, [1], 0.2),
+        (IMAGE, [0], 0.2),
+    ]
+    assert areas_of(profile, np.full(5, -1), RULE) == []
+
+
+@settings(max_examples=50)
+@given(profiles(), rules)
+def test_the_groups_of_areas_give_the_same_areas(profile: Profile, rule: AreaRule) -> None:
+    areas = find_areas(profile, rule)
+
+    given_again = areas_of(profile, labels_of(areas, len(profile.asset_ids)), rule)
+
+    assert named(profile, given_again) == named(profile, areas)
+
+
+def test_joint_areas_hold_pictures_and_texts_of_one_kind_though_a_gap_parts_the_modalities() -> None:
+    random = np.random.default_rng(0)
+    gap = units(random.normal(size=(1, 64)))[0].astype(np.float64)
+    kinds = np.tile(np.arange(40), 10)
+    both = mixture(kinds.tolist(), 64, 0.4, seed=1).astype(np.float64)
+    pictures, texts = units(both[:200] + gap), units(both[200:] - gap)
+    catalogues = {IMAGE: Catalogue.of(pictures), TEXT: Catalogue.of(texts)}
+    rows = np.concatenate([np.arange(40 * i, 40 * i + 4) for i in range(5)])
+    profile = profile_of(np.concatenate([pictures[rows], texts[rows]]), [IMAGE] * 20 + [TEXT] * 20)
+    rule = replace(RULE, cut=None, catalogues=catalogues)
+
+    joint = find_areas(profile, replace(rule, joint=Joint.of(catalogues)))
+
+    truth = np.concatenate([kinds[rows], kinds[200 + rows]])
+    assert adjusted_rand_score(truth, labels_of(joint, 40)) == 1
+    assert adjusted_rand_score(truth, labels_of(find_areas(profile, rule), 40)) < 0.6
+    nearest = {int(kinds[np.argmax(vectors @ area.seed) % 40]) for area in joint for vectors in (pictures, texts)}
+    assert nearest == {0, 1, 2, 3}
+
+
+def test_a_modality_that_the_joint_space_does_not_know_has_areas_of_its_own() -> None:
+    profile = profile_of(mixture([0, 0], 16, 0.1, seed=0), [IMAGE, TEXT])
+    joint = Joint.of({IMAGE: FEW})
+
+    areas = find_areas(profile, replace(RULE, joint=joint))
+
+    assert sorted(area.modality for area in areas) == [IMAGE, TEXT]
 
 
 def test_opposite_assets_have_no_centroid_so_the_medoid_is_the_seed() -> None:
@@ -264,7 +364,7 @@ def space(kinds: int, dimension: int, spread: float, shared: float, seed: int) -
 def test_the_catalogue_gives_the_cut_of_any_encoder(kinds: int, assets: int, shared: float) -> None:
     """The more all assets have in common, the nearer they lie: no one distance parts them."""
     vectors = space(50, 64, 0.6, shared, seed=kinds)
-    rule = replace(RULE, catalogues={IMAGE: Catalogue.of(vectors)})
+    rule = replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors)})
     rows = np.concatenate([np.arange(20 * kind, 20 * kind + assets) for kind in range(kinds)])
 
     areas = find_areas(profile_of(vectors[rows]), rule)
@@ -275,7 +375,7 @@ def test_the_catalogue_gives_the_cut_of_any_encoder(kinds: int, assets: int, sha
 @pytest.mark.parametrize("shared", [0.0, 1.0, 3.0])
 def test_two_assets_are_one_area_where_they_are_alike_and_two_where_they_are_not(shared: float) -> None:
     vectors = space(50, 512, 0.6, shared, seed=0)
-    rule = replace(RULE, catalogues={IMAGE: Catalogue.of(vectors)})
+    rule = replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors)})
 
     alike = [len(find_areas(profile_of(vectors[[20 * kind, 20 * kind + 1]]), rule)) for kind in range(50)]
     others = [len(find_areas(profile_of(vectors[[20 * kind, 20 * kind - 1]]), rule)) for kind in range(50)]
@@ -290,7 +390,7 @@ def test_a_catalogues_cut_is_its_modalitys_own() -> None:
     rows = np.concatenate([np.arange(60), np.arange(60)])
     profile = profile_of(vectors[rows], [IMAGE] * 60 + [TEXT] * 60)
 
-    areas = find_areas(profile, replace(RULE, catalogues={IMAGE: Catalogue.of(vectors)}))
+    areas = find_areas(profile, replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors)}))
 
     assert sorted(area.modality for area in areas) == [IMAGE] * 3 + [TEXT]
 
@@ -311,7 +411,7 @@ def test_a_catalogue_has_the_dimensions_in_which_it_varies(dimensions: int, n: i
 
 def test_a_catalogue_of_equal_assets_has_no_scale_and_still_gives_areas() -> None:
     vectors = np.repeat(mixture([0], 64, 0.0, seed=0), 10, axis=0)
-    rule = replace(RULE, catalogues={IMAGE: Catalogue.of(vectors)})
+    rule = replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors)})
 
     (area,) = find_areas(profile_of(vectors), rule)
 
@@ -384,7 +484,8 @@ def test_one_upload_more_hardly_moves_the_areas_of_a_large_profile() -> None:
 def test_an_area_id_stands_for_the_oldest_asset_of_the_area(profile: Profile, rule: AreaRule) -> None:
     """So a part that keeps the oldest asset keeps the id, whatever joins it, leaves it or happens elsewhere."""
     ids = {oldest(profile, area): area.area_id for area in find_areas(profile, rule)}
-    for other in (replace(rule, cut=rule.cut / 2), replace(rule, cut=rule.cut * 2)):
+    cut = rule.cut or CUT
+    for other in (replace(rule, cut=cut / 2), replace(rule, cut=cut * 2)):
         for area in find_areas(profile, other):
             anchor = oldest(profile, area)
             assert area.area_id == ids.get(anchor, area.area_id)
@@ -459,7 +560,7 @@ def test_of_areas_of_equal_size_the_one_with_the_newest_asset_comes_first() -> N
         ({"growth": 0.6}, "growth"),
         ({"areas_max": 0}, "areas_max is 0; expected at least 1"),
         ({"sample_size": 0}, "sample_size is 0; expected at least 1"),
-        ({"seed": "mean"}, "seed is 'mean'; expected 'centroid' or 'medoid'"),
+        ({"seed": "mean"}, "seed is 'mean'; expected one of contrast, centroid, medoid"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:

@@ -47,7 +47,8 @@ def hits_of(
 @st.composite
 def searches(draw: st.DrawFn) -> tuple[Profile, list[Area], dict[str, Hits], RankingRule]:
     """What a search of up to four areas may find: few assets, so that lists overlap, own ones and near-duplicates."""
-    areas = [area_of(number, draw(st.sampled_from(MODALITIES))) for number in range(draw(st.integers(0, 4)))]
+    sizes = sorted(draw(st.lists(st.integers(1, 6), max_size=4)), reverse=True)
+    areas = [area_of(number, draw(st.sampled_from(MODALITIES)), size) for number, size in enumerate(sizes)]
     hits = {}
     for modality in MODALITIES:
         names = [f"{modality}-{number}" for number in range(12)]
@@ -63,7 +64,13 @@ def searches(draw: st.DrawFn) -> tuple[Profile, list[Area], dict[str, Hits], Ran
         ]
         hits[modality] = hits_of([sorted(line, key=lambda hit: -hit[1]) for line in lines], owners, directions)
     own = draw(st.lists(st.sampled_from([f"{modality}-{number}" for modality in MODALITIES for number in range(3)])))
-    rule = RankingRule(draw(st.integers(1, 9)), draw(st.integers(0, 20)), draw(st.sampled_from([0.9, 0.999, 1.1])))
+    rule = RankingRule(
+        draw(st.integers(1, 9)),
+        draw(st.integers(0, 20)),
+        draw(st.sampled_from([0.9, 0.999, 1.1])),
+        draw(st.sampled_from([0.0, 0.3])),
+        draw(st.booleans()),
+    )
     return profile_of([*own, "mine"]), areas, hits, rule
 
 
@@ -88,28 +95,43 @@ def expected_feed(
     hits: Mapping[str, Hits],
     rule: RankingRule,
 ) -> list[FeedItem]:
-    """Round by round, area by area, the other modality and then the area's own: the first item that is new."""
+    """Place by place: whose turn it is by sizes and turns taken, and then what of theirs is new and gains most."""
     feed: list[FeedItem] = []
+    queues = []
+    for area, of_area in zip(areas, lists, strict=True):
+        either = (TEXT, IMAGE) if area.modality == IMAGE else (IMAGE, TEXT)
+        waiting = [[(modality, item) for item in of_area[modality]] for modality in either]
+        if rule.merged:
+            waiting = [sorted(waiting[0] + waiting[1], key=lambda one: -one[1].score)]
+        queues += [(area, of_one) for of_one in waiting]
+    turns = [0] * len(queues)
 
-    def new(modality: str, item: Recommended) -> bool:
-        return not any(
-            shown.modality == modality
-            and (
-                shown.asset_id == item.asset_id
-                or cosine(hits[modality], shown.asset_id, item.asset_id) >= rule.near_duplicate
-            )
-            for shown in feed
+    def likeness(modality: str, item: Recommended) -> float:
+        if item.asset_id in {shown.asset_id for shown in feed}:
+            return np.inf
+        same = [shown.asset_id for shown in feed if shown.modality == modality]
+        return max((cosine(hits[modality], shown, item.asset_id) for shown in same), default=-1.0)
+
+    while len(feed) < rule.feed_size:
+        new = {
+            number: [one for one in waiting if likeness(*one) < rule.near_duplicate]
+            for number, (_, waiting) in enumerate(queues)
+        }
+        if not any(new.values()):
+            break
+        number = max(
+            (number for number in new if new[number]),
+            key=lambda number: len(queues[number][0].members) / (2 * turns[number] + 1),
         )
-
-    while True:
-        before = len(feed)
-        for area, of_area in zip(areas, lists, strict=True):
-            for modality in (TEXT, IMAGE) if area.modality == IMAGE else (IMAGE, TEXT):
-                item = next((item for item in of_area[modality] if new(modality, item)), None)
-                if item and len(feed) < rule.feed_size:
-                    feed.append(FeedItem(item.asset_id, item.user_id, modality, area.area_id, item.score))
-        if len(feed) == before:
-            return feed
+        modality, item = max(
+            new[number],
+            key=lambda one: (
+                (1 - rule.diversity) * one[1].score - rule.diversity * max(likeness(*one), 0) if rule.diversity else 0
+            ),
+        )
+        feed.append(FeedItem(item.asset_id, item.user_id, modality, queues[number][0].area_id, item.score))
+        turns[number] += 1
+    return feed
 
 
 @settings(max_examples=100)
@@ -210,6 +232,35 @@ def test_the_turns_go_by_weight_and_within_a_turn_the_other_modality_comes_first
     assert [item.asset_id for item in ranked.feed] == ["t1", "i1", "i3", "t2", "i2", "i4", "t3"]
 
 
+def test_the_turns_are_in_proportion_to_the_areas_sizes_and_small_areas_come_before_the_last_of_large_ones() -> None:
+    hits = {IMAGE: hits_of([[(f"a{i}", 1 - i / 10) for i in range(6)], [("b0", 0.5), ("b1", 0.4)], [("c0", 0.1)]])}
+    areas = [area_of(0, TEXT, 4), area_of(1, TEXT, 2), area_of(2, TEXT, 1)]
+
+    ranked = rank(profile_of(["x"]), areas, hits, replace(RULE, k=6), "model", 7)
+
+    assert [item.asset_id for item in ranked.feed] == ["a0", "b0", "a1", "c0", "a2", "b1", "a3", "a4", "a5"]
+
+
+def test_with_diversity_the_feed_shows_what_is_unlike_before_what_is_alike() -> None:
+    hits = {IMAGE: hits_of([[("a", 0.9), ("like-a", 0.8), ("b", 0.7)]], directions={"a": 0, "like-a": 0.4, "b": 1.5})}
+
+    ranked = rank(profile_of(["x"]), [area_of(0, TEXT)], hits, replace(RULE, diversity=0.3), "model", 7)
+
+    assert [item.asset_id for item in ranked.areas[0].recommended[IMAGE]] == ["a", "like-a", "b"]
+    assert [item.asset_id for item in ranked.feed] == ["a", "b", "like-a"]
+
+
+def test_merged_an_areas_turn_is_its_best_hits_of_whatever_modality() -> None:
+    hits = {
+        IMAGE: hits_of([[("i1", 0.9), ("i2", 0.8)], [("i3", 0.1)]]),
+        TEXT: hits_of([[("t1", 0.3)], [("t2", 0.4)]]),
+    }
+
+    ranked = rank(profile_of(["x"]), [area_of(0, IMAGE), area_of(1, IMAGE)], hits, replace(RULE, merged=True), "m", 7)
+
+    assert [item.asset_id for item in ranked.feed] == ["i1", "t2", "i2", "i3", "t1"]
+
+
 def test_near_duplicates_are_shown_once_across_areas_but_stay_in_the_lists() -> None:
     hits = {IMAGE: hits_of([[("a", 0.9)], [("copy", 0.8), ("b", 0.7)]], directions={"a": 0.0, "copy": 0.1, "b": 1.5})}
 
@@ -263,6 +314,7 @@ def test_hits_that_do_not_belong_to_the_areas_are_refused() -> None:
         ({"k": 0}, "k is 0; expected at least 1"),
         ({"feed_size": -1}, "feed_size is -1; expected 0 or more"),
         ({"near_duplicate": 0.0}, "near_duplicate is 0.0; expected a cosine above 0"),
+        ({"diversity": 1.0}, "diversity is 1.0; expected a share from 0 to below 1"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(change: dict[str, float], message: str) -> None:

@@ -7,6 +7,7 @@ encoders    content -> unit vectors in one space of images and texts
 ownership   the truth in PostgreSQL: who owns what, vectors, versions, what is still to be announced
 tables      its tables
 index       one FAISS index per modality
+catalogue   what all assets look like: the scale for areas and seeds
 interests   a profile's vectors -> areas of interest
 calibration vectors and scores of several modalities -> comparable ones, the modality gap closed
 ranking     hits per area -> rankings and one feed

@@ -7,6 +7,7 @@ around them: log, signals, metrics port, exit code.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from zccr_stream import __version__, metrics
+from zccr_stream.catalogue import Catalogue, Joint
 from zccr_stream.content import ContentLoader, DecodeLimits, FetchLimits
 from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, model_of
 from zccr_stream.events import (
@@ -31,7 +33,7 @@ from zccr_stream.events import (
     Record,
 )
 from zccr_stream.index import LiveIndex, SnapshotError
-from zccr_stream.interests import CUT, AreaRule, Catalogue
+from zccr_stream.interests import AreaRule
 from zccr_stream.ownership import NotMigratedError, PostgresOwnership
 from zccr_stream.ownership import migrate as migrate_database
 from zccr_stream.pipeline import Encoder, Ingest, Refresh, UnavailableError, follow
@@ -166,21 +168,34 @@ def encoder(settings: Settings) -> Encoder:
 
 
 def area_rule(settings: Settings, catalogues: Mapping[str, Catalogue]) -> AreaRule:
-    """How areas of interest are found in these catalogues, by modality, unless the settings say where to cut."""
+    """How areas of interest are found in these catalogues, by modality."""
+    together = settings.area_joint and set(catalogues) == set(MODALITIES)
     return AreaRule(
         variance=settings.area_variance,
-        cut=CUT if settings.area_cut is None else settings.area_cut,
+        cut=settings.area_cut,
         growth=settings.area_growth,
         areas_max=settings.areas_max,
         sample_size=settings.area_sample_size,
         seed=settings.area_seed,
-        catalogues=catalogues if settings.area_cut is None else {},
+        catalogues=catalogues,
+        joint=_joint(*sorted(catalogues.items())) if together else None,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _joint(*catalogues: tuple[str, Catalogue]) -> Joint:
+    """The space that these have in common: as long as they are the same, it is found once."""
+    return Joint.of(dict(catalogues))
 
 
 def ranking_rule(settings: Settings) -> RankingRule:
     """How hits become rankings and a feed."""
-    return RankingRule(k=settings.k, feed_size=settings.feed_size, near_duplicate=settings.near_duplicate)
+    return RankingRule(
+        k=settings.k,
+        feed_size=settings.feed_size,
+        near_duplicate=settings.near_duplicate,
+        diversity=settings.feed_diversity,
+    )
 
 
 def migrate(settings: Settings) -> None:

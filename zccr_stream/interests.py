@@ -17,19 +17,25 @@ from scipy.cluster.hierarchy import linkage
 from scipy.linalg.lapack import ssyevd
 from scipy.spatial.distance import squareform
 
+from zccr_stream.catalogue import Catalogue, Joint, directions
 from zccr_stream.events.identifiers import lot
 
 CUT = 1.1
 """Where no catalogue says up to which distance two assets are one area: of CLIP models, roughly."""
 
-CENTROID = "centroid"
-MEDOID = "medoid"
+CONTRAST, CENTROID, MEDOID = SEEDS = ("contrast", "centroid", "medoid")
+"""The centroid as seen from the catalogue's mean, or as it is (eq. 10), or the asset nearest to the others (eq. 9)."""
+CONTRAST_MIN = 256
+"""Assets known of a catalogue from which on its mean is seeds' ground: that of fewer leans to the user's own."""
+
+JOINT = "joint"  # in the ids of areas that hold several modalities
 
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
 _RISE, _NEAREST, _KIN, _KIN_MAX = 1.1, 0.4, 2.0, 3.0  # of `_limits`; docs/results.md says how they were chosen
 _TIE = 1e-6  # mean cosines closer than this are equal: float32 does not tell them apart
 
 Floats = npt.NDArray[np.float32]
+Wide = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
 
 
@@ -45,58 +51,30 @@ class Profile:
     vectors: npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Catalogue:
-    """What one modality's assets of all users look like in the encoder's space: the scale for areas.
-
-    `mean` is (d,). Seen from there, unrelated assets of every encoder are at right angles on average, and
-    `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even dimensions is p.
-    """
-
-    mean: Floats
-    dimensions: float
-
-    @classmethod
-    def of(cls, vectors: Floats) -> Catalogue:
-        """Measure a catalogue by (n, d) unit vectors, or by a random sample of it.
-
-        Raises:
-            ValueError: there are fewer than two.
-        """
-        n = len(vectors)
-        if n < 2:
-            raise ValueError(f"a catalogue of {n} vectors; expected at least 2")
-        mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centred: npt.NDArray[np.float64] = _centred(vectors, mean).astype(np.float64)
-        products = centred @ centred.T if n < centred.shape[1] else centred.T @ centred
-        own = np.einsum("nd,nd->n", centred, centred)
-        squared_cosine = ((products**2).sum() - (own**2).sum()) / (n * (n - 1))  # of different assets alone
-        return cls(mean, max(1.0, float(1 / max(squared_cosine, _TIE))))
-
-
 @dataclass(frozen=True, slots=True)
 class AreaRule:
     """How areas are found.
 
-    `variance` is the share that PCA keeps. Where a modality's catalogue is known, it says up to which Ward distance two
-    groups together are one area (`_limits`). Where not, that is `cut` (n / 2) ** `growth` for n assets: so `cut` is the
-    distance up to which two single assets are one, and depends on the encoder. `areas_max` is the most areas of a
-    modality (more are merged along the tree). Above `sample_size` assets a sample of that many is clustered. `seed` is
-    `centroid` or `medoid`. `catalogues` are by modality.
+    `variance` is the share that PCA keeps. `cut` is the Ward distance up to which two single assets are one area, for n
+    assets together that times (n / 2) ** `growth`; None: where the catalogue is known it says so (`_limits`), else
+    `CUT`. `areas_max` is the most areas of a modality (more are merged along the tree). Above `sample_size` assets a
+    sample of that many is clustered. `seed` is `contrast`, `centroid` or `medoid`. `catalogues` are by modality. Where
+    there is a `joint` space, areas hold all modalities together that it knows.
     """
 
     variance: float
-    cut: float
+    cut: float | None
     growth: float
     areas_max: int
     sample_size: int
     seed: str
     catalogues: Mapping[str, Catalogue] = field(default_factory=dict)
+    joint: Joint | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.variance <= 1:
             raise ValueError(f"variance is {self.variance}; expected a share above 0 and up to 1")
-        if not self.cut > 0:
+        if self.cut is not None and not self.cut > 0:
             raise ValueError(f"cut is {self.cut}; expected a Ward distance above 0")
         if not 0 <= self.growth <= 0.5:
             raise ValueError(f"growth is {self.growth}; expected an exponent from 0 to 0.5")
@@ -104,16 +82,16 @@ class AreaRule:
             raise ValueError(f"areas_max is {self.areas_max}; expected at least 1")
         if self.sample_size < 1:
             raise ValueError(f"sample_size is {self.sample_size}; expected at least 1")
-        if self.seed not in (CENTROID, MEDOID):
-            raise ValueError(f"seed is {self.seed!r}; expected {CENTROID!r} or {MEDOID!r}")
+        if self.seed not in SEEDS:
+            raise ValueError(f"seed is {self.seed!r}; expected one of {', '.join(SEEDS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
     """An area of interest.
 
-    `members` are rows of the profile in the order of their asset ids, `medoid` is one of them, `seed` is (d,)
-    of unit length.
+    `members` are rows of the profile in the order of their asset ids, `medoid` is one of them, and the modality is the
+    medoid's; `seed` is (d,) of unit length.
     """
 
     area_id: str
@@ -122,6 +100,16 @@ class Area:
     members: npt.NDArray[np.intp]
     medoid: int
     seed: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Rows of a profile whose assets may share an area, in the order of their asset ids: a modality's, or all."""
+
+    name: str
+    rows: Labels
+    vectors: Floats  # (rows, d) of unit length, where they are compared
+    catalogue: Catalogue | None
 
 
 def find_areas(profile: Profile, rule: AreaRule) -> list[Area]:
@@ -134,65 +122,110 @@ def find_areas(profile: Profile, rule: AreaRule) -> list[Area]:
     Raises:
         ValueError: the profile's columns do not fit together, or a vector is not of unit length.
     """
-    _check(profile)
+    units = _units(profile)
+    areas: list[Area] = []
+    for kind in _kinds(profile, units, rule):
+        areas += _areas(profile, units, kind, _group(kind, profile.asset_ids, rule), rule)
+    return _heaviest_first(profile, areas)
+
+
+def areas_of(profile: Profile, groups: Labels, rule: AreaRule) -> list[Area]:
+    """The areas that a profile has when its groups, (n,), are given: in each modality one a group, as `find_areas`.
+
+    What is in a group below 0 is in no area.
+
+    Raises:
+        ValueError: as `find_areas`.
+    """
+    units = _units(profile)
+    areas: list[Area] = []
+    for kind in _kinds(profile, units, rule):
+        areas += _areas(profile, units, kind, groups[kind.rows], rule)
+    return _heaviest_first(profile, areas)
+
+
+def _kinds(profile: Profile, units: Floats, rule: AreaRule) -> Iterator[_Kind]:
     order = np.array(sorted(range(len(profile.asset_ids)), key=profile.asset_ids.__getitem__), dtype=np.intp)
-    modalities = np.asarray(profile.modalities, dtype=np.str_)[order]
-    areas = [
-        area
-        for modality in sorted(set(profile.modalities))
-        for area in _modality_areas(profile, modality, order[modalities == modality], rule)
-    ]
+    modalities = sorted(set(profile.modalities))
+    if rule.joint is not None and modalities and set(modalities) <= set(rule.joint.alignments):
+        mapped = rule.joint.apply(units[order], [profile.modalities[row] for row in order.tolist()])
+        yield _Kind(JOINT, order, mapped, rule.joint.catalogue)
+        return
+    of_row = np.asarray(profile.modalities, dtype=np.str_)[order]
+    for modality in modalities:
+        rows = order[of_row == modality]
+        yield _Kind(modality, rows, units[rows], rule.catalogues.get(modality))
+
+
+def _areas(profile: Profile, units: Floats, kind: _Kind, labels: Labels, rule: AreaRule) -> Iterator[Area]:
+    """An area for each of the labels from 0 on, (n,), of one kind's assets."""
+    by_label = np.argsort(labels, kind="stable")
+    by_label = by_label[labels[by_label] >= 0]
+    if not len(by_label):
+        return
+    for part in np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1):
+        members = kind.rows[part]
+        medoid = int(members[_medoid(kind.vectors[part])])
+        oldest = members[np.argmin(profile.occurred_at_ns[members])]
+        yield Area(
+            area_id=_area_id(profile.user_id, kind.name, profile.asset_ids[oldest]),
+            modality=profile.modalities[medoid],
+            weight=len(members) / len(profile.asset_ids),
+            members=members,
+            medoid=medoid,
+            seed=units[medoid].copy() if rule.seed == MEDOID else _seed(profile, units, members, medoid, rule),
+        )
+
+
+def _heaviest_first(profile: Profile, areas: Sequence[Area]) -> list[Area]:
     newest = {area.area_id: int(profile.occurred_at_ns[area.members].max()) for area in areas}
     return sorted(areas, key=lambda area: (-len(area.members), -newest[area.area_id], area.area_id))
 
 
-def _modality_areas(profile: Profile, modality: str, rows: Labels, rule: AreaRule) -> Iterator[Area]:
-    """The areas among `rows` of the profile: all of one modality, in the order of their asset ids."""
-    vectors = _unit(profile.vectors[rows])
-    labels = _group(vectors, profile.asset_ids, rows, rule, rule.catalogues.get(modality))
-    by_label = np.argsort(labels, kind="stable")
-    for part in np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1):
-        members = rows[part]
-        medoid, centroid = _represent(vectors[part])
-        oldest = members[np.argmin(profile.occurred_at_ns[members])]
-        yield Area(
-            area_id=_area_id(profile.user_id, modality, profile.asset_ids[oldest]),
-            modality=modality,
-            weight=len(members) / len(profile.asset_ids),
-            members=members,
-            medoid=int(members[medoid]),
-            seed=vectors[part[medoid]].copy() if rule.seed == MEDOID else centroid,
-        )
+def _medoid(vectors: Floats) -> int:
+    """The row of the least summed cosine distance (eq. 9) among an area's (n, d) vectors, in O(n d).
 
-
-def _represent(vectors: Floats) -> tuple[int, Floats]:
-    """The medoid's row and the centroid's direction (eqs. 9 and 10) of an area's (n, d) vectors, in O(n d).
-
-    The least summed cosine distance is the greatest product with the sum. Ties go to the first row. Where the vectors
-    cancel out and there is no direction, the medoid stands in.
+    That is the greatest product with the sum. Ties go to the first row.
     """
-    total = vectors.sum(axis=0, dtype=np.float64)
-    closeness = vectors @ total.astype(np.float32)
-    medoid = int(np.argmax(closeness >= closeness.max() - _TIE * len(vectors)))
-    length = float(np.linalg.norm(total))
-    if length <= _TIE * len(vectors):
-        return medoid, vectors[medoid].copy()
-    return medoid, (total / length).astype(np.float32)
+    closeness = vectors @ vectors.sum(axis=0, dtype=np.float64).astype(np.float32)
+    return int(np.argmax(closeness >= closeness.max() - _TIE * len(vectors)))
 
 
-def _group(
-    vectors: Floats, asset_ids: Sequence[str], rows: Labels, rule: AreaRule, catalogue: Catalogue | None
-) -> Labels:
+def _seed(profile: Profile, units: Floats, members: Labels, medoid: int, rule: AreaRule) -> Floats:
+    """What the members search with, (d,): their centroid's direction (eq. 10), in contrast to the catalogue's mean.
+
+    An area of several modalities searches with the sum of theirs, which has a side for assets of either. Where vectors
+    cancel out and there is no direction, what there was before stands in, at last the medoid.
+    """
+    of_row = np.asarray([profile.modalities[row] for row in members.tolist()], dtype=np.str_)
+    seeds = []
+    for modality in sorted(set(of_row.tolist())):
+        seed = _direction(units[members[of_row == modality]].sum(axis=0, dtype=np.float64), units[medoid])
+        catalogue = rule.catalogues.get(modality)
+        if rule.seed == CONTRAST and catalogue is not None and len(catalogue.sample) >= CONTRAST_MIN:
+            seed = _direction(seed - catalogue.mean.astype(np.float64), seed)
+        seeds.append(seed)
+    return _direction(np.sum(seeds, axis=0), seeds[0]).astype(np.float32)
+
+
+def _direction(vector: Wide, otherwise: npt.NDArray[np.floating]) -> Wide:
+    """A (d,) vector at unit length, or the other one where it has no direction."""
+    length = float(np.linalg.norm(vector))
+    found: Wide = vector / length if length > _TIE else otherwise.astype(np.float64)
+    return found
+
+
+def _group(kind: _Kind, asset_ids: Sequence[str], rule: AreaRule) -> Labels:
     """(n,) labels 0, 1, …: Ward on all, or on a sample with the rest given to the nearest centroid.
 
     The sample is the assets whose ids hash lowest: one upload more or less changes at most one of it.
     """
-    n = len(vectors)
+    vectors, n = kind.vectors, len(kind.vectors)
     if n <= rule.sample_size:
-        return _ward(vectors, rule, catalogue)
-    hashes = np.array([lot(asset_ids[row]) for row in rows.tolist()], dtype=np.uint64)
+        return _ward(vectors, rule, kind.catalogue)
+    hashes = np.array([lot(asset_ids[row]) for row in kind.rows.tolist()], dtype=np.uint64)
     sample = np.sort(np.argsort(hashes, kind="stable")[: rule.sample_size])
-    sampled = _ward(vectors[sample], rule, catalogue)
+    sampled = _ward(vectors[sample], rule, kind.catalogue)
     centroids = np.stack([vectors[sample[sampled == label]].mean(axis=0) for label in range(sampled.max() + 1)])
     offsets = np.einsum("kd,kd->k", centroids, centroids) / 2
     labels = np.empty(n, dtype=np.intp)
@@ -208,15 +241,18 @@ def _ward(vectors: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Label
     n = len(vectors)
     if n == 1:
         return np.zeros(1, dtype=np.intp)
-    seen = vectors if catalogue is None else _centred(vectors, catalogue.mean)
+    scale = catalogue if rule.cut is None else None
+    seen = vectors if scale is None else directions(vectors, scale.mean)
     tree = linkage(_distances(_project(seen, rule.variance)), method="ward")
-    heights = tree[:, 2] / (
-        rule.cut * (tree[:, 3] / 2) ** rule.growth if catalogue is None else _limits(tree, catalogue)
-    )
+    if scale is not None:
+        limits = _limits(tree, scale)
+    else:
+        limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
+    heights = tree[:, 2] / limits
     return _cut(tree[:, :2].astype(np.intp), heights, rule.areas_max)
 
 
-def _limits(tree: npt.NDArray[np.float64], catalogue: Catalogue) -> npt.NDArray[np.float64]:
+def _limits(tree: Wide, catalogue: Catalogue) -> Wide:
     """The Ward distances up to which the merges of a tree of n assets leave one area, (n - 1,), seen from the mean.
 
     Strangers lie sqrt(2) apart, give or take deviations of sqrt(2 / p) in p dimensions. In these, for a merge to m:
@@ -234,11 +270,11 @@ def _limits(tree: npt.NDArray[np.float64], catalogue: Catalogue) -> npt.NDArray[
         - _NEAREST * np.sqrt(2 * np.log(n / m))
         - min(max(_KIN - kin, 0), _KIN_MAX) * np.sqrt(2 / m)
     )
-    limits: npt.NDArray[np.float64] = math.sqrt(2) * (1 + deviations / math.sqrt(catalogue.dimensions))
+    limits: Wide = math.sqrt(2) * (1 + deviations / math.sqrt(catalogue.dimensions))
     return np.maximum(limits, _TIE)
 
 
-def _cut(merges: Labels, heights: npt.NDArray[np.float64], areas_max: int) -> Labels:
+def _cut(merges: Labels, heights: Wide, areas_max: int) -> Labels:
     """(n,) labels 0, 1, … of n - 1 merges: what holds a merge higher than 1 is split, the highest first.
 
     (scipy's fcluster takes 0.2 ms for the smallest tree and expects heights that only rise.)
@@ -274,32 +310,15 @@ def _project(vectors: Floats, variance: float) -> Floats:
     return points
 
 
-def _distances(points: Floats) -> npt.NDArray[np.float64]:
+def _distances(points: Floats) -> Wide:
     """Condensed Euclidean distances of (n, d') points, by one matrix product."""
     products = points @ points.T
     squares = products.diagonal().copy()
     products *= -2
     products += squares
     products += squares[:, None]
-    condensed: npt.NDArray[np.float64] = squareform(products, checks=False).astype(np.float64)
+    condensed: Wide = squareform(products, checks=False).astype(np.float64)
     return np.sqrt(np.maximum(condensed, 0, out=condensed), out=condensed)
-
-
-def _centred(vectors: Floats, mean: Floats) -> Floats:
-    """The directions of `vectors` as seen from `mean`; what lies there has none and stays there."""
-    seen = vectors - mean
-    lengths = np.sqrt(np.einsum("nd,nd->n", seen, seen))
-    seen /= np.where(lengths > _TIE, lengths, np.float32(1))[:, None]
-    return seen
-
-
-def _unit(vectors: Floats) -> Floats:
-    """`vectors` scaled in place to unit length: float16 storage leaves them off by up to 1e-3."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    if not (np.abs(lengths - 1) < 0.1).all():
-        raise ValueError(f"a vector of length {lengths[np.argmax(~(np.abs(lengths - 1) < 0.1))]}; expected unit length")
-    vectors /= lengths[:, None]
-    return vectors
 
 
 def _area_id(user_id: str, modality: str, asset_id: str) -> str:
@@ -307,7 +326,8 @@ def _area_id(user_id: str, modality: str, asset_id: str) -> str:
     return format(lot(f"{user_id}\n{modality}\n{asset_id}"), "016x")
 
 
-def _check(profile: Profile) -> None:
+def _units(profile: Profile) -> Floats:
+    """(n, d) the profile's vectors at unit length: float16 storage leaves them off by up to 1e-3."""
     n = len(profile.asset_ids)
     shapes = (len(profile.modalities), len(profile.occurred_at_ns), len(profile.vectors))
     if shapes != (n, n, n) or (n and profile.vectors.ndim != 2):
@@ -315,3 +335,8 @@ def _check(profile: Profile) -> None:
             f"profile of {profile.user_id!r}: {n} asset ids, but {shapes} modalities, times and vectors; "
             "expected one of each per asset"
         )
+    lengths = np.sqrt(np.einsum("nd,nd->n", profile.vectors, profile.vectors))
+    if not (np.abs(lengths - 1) < 0.1).all():
+        raise ValueError(f"a vector of length {lengths[np.argmax(~(np.abs(lengths - 1) < 0.1))]}; expected unit length")
+    units: Floats = profile.vectors / lengths[:, None]
+    return units

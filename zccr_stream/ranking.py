@@ -1,13 +1,13 @@
 """Hits per area -> rankings and one feed. Pure.
 
 Comes in: a profile, its areas, and per modality the nearest others of every area's seed. Goes out: per area
-the top k of each modality, and one feed of all areas in turn, near-duplicates once.
+the top k of each modality, and one feed in which areas take turns, near-duplicates once.
 Knows nothing of indexes, databases or the stream.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -42,11 +42,18 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class RankingRule:
-    """`k` per area and modality, `feed_size` in the feed, cosine from which two assets are near-duplicates."""
+    """How many hits are shown, and which.
+
+    `k` per area and modality, `feed_size` in the feed; `near_duplicate` is the cosine from which two assets count once
+    there. `diversity`, 0 to 1, is how much being unlike what is shown counts there against the score. `merged`: an
+    area's turn is its best hit's, of whatever modality, which takes scores that are comparable.
+    """
 
     k: int
     feed_size: int
     near_duplicate: float
+    diversity: float = 0.0
+    merged: bool = False
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -55,17 +62,19 @@ class RankingRule:
             raise ValueError(f"feed_size is {self.feed_size}; expected 0 or more")
         if not self.near_duplicate > 0:
             raise ValueError(f"near_duplicate is {self.near_duplicate}; expected a cosine above 0 (above 1: never)")
+        if not 0 <= self.diversity < 1:
+            raise ValueError(f"diversity is {self.diversity}; expected a share from 0 to below 1")
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
     """One modality's lists: per area what is recommended, best first, by its number among the c candidates.
 
-    `near` (c, c) says which candidates show the same.
+    `units` (c, d) are the candidates' directions.
     """
 
     lists: list[dict[int, Recommended]]
-    near: npt.NDArray[np.bool_]
+    units: npt.NDArray[np.float32]
 
 
 def rank(
@@ -78,9 +87,9 @@ def rank(
 ) -> Recommendations:
     """Rank what was found; `hits[modality]` holds one line per area, in the order of `areas`, heaviest first.
 
-    Nothing of the user's own is in any list and no asset twice. The feed takes the areas in turn, and in an
-    area's turn the next of each modality, the crossmodal ones first. It passes over what it already shows:
-    the asset itself, or one of its modality at a cosine of `near_duplicate` or more.
+    Nothing of the user's own is in any list and no asset twice. In the feed areas take turns in proportion to their
+    sizes, the heaviest first, each with the next of either modality, the crossmodal one first. It passes over what it
+    already shows: the asset itself, or one of its modality at a cosine of `near_duplicate` or more.
 
     Raises:
         ValueError: hits of a modality do not hold one line per area.
@@ -105,7 +114,7 @@ def rank(
             )
             for line, area in enumerate(areas)
         ],
-        feed=_feed(areas, ranked, rule.feed_size),
+        feed=_feed(areas, ranked, rule),
     )
 
 
@@ -116,7 +125,7 @@ def _rank_modality(hits: Hits, profile: Profile, lines: int, rule: RankingRule) 
             f"hits have rows {hits.rows.shape} and scores {hits.scores.shape}; expected one line per area, {lines}"
         )
     if not len(hits.asset_ids):
-        return _Ranked([{} for _ in range(lines)], np.zeros((0, 0), dtype=np.bool_))
+        return _Ranked([{} for _ in range(lines)], np.zeros((0, 0), dtype=np.float32))
     rows, candidates = np.unique(hits.rows, return_inverse=True)  # (c,) and (s, k), which points into it
     asset_ids = [hits.asset_ids[row] for row in rows.tolist()]
     user_ids = [hits.user_ids[row] for row in rows.tolist()]
@@ -132,7 +141,7 @@ def _rank_modality(hits: Hits, profile: Profile, lines: int, rule: RankingRule) 
         }
         for line, line_scores, count in zip(candidates, scores, counts.tolist(), strict=True)
     ]
-    return _Ranked(lists, _near_duplicates(hits.vectors[rows], rule.near_duplicate))
+    return _Ranked(lists, _units(hits.vectors[rows]))
 
 
 def _own(asset_ids: Sequence[str], user_ids: Sequence[str], profile: Profile) -> npt.NDArray[np.bool_]:
@@ -151,31 +160,85 @@ def _places(names: Sequence[str]) -> npt.NDArray[np.intp]:
     return places
 
 
-def _near_duplicates(vectors: npt.NDArray[np.float32], cosine: float) -> npt.NDArray[np.bool_]:
-    """(c, c) which of the (c, d) candidates show the same: one matrix product for all."""
+def _units(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     lengths = np.sqrt(np.einsum("cd,cd->c", vectors, vectors))
-    units = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
-    near: npt.NDArray[np.bool_] = units @ units.T >= cosine
-    return near
+    units: npt.NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
+    return units
 
 
-def _feed(areas: Sequence[Area], ranked: Mapping[str, _Ranked], size: int) -> list[FeedItem]:
-    """The round-robin merge of the lists (see `rank`): whose turn it was comes again behind all others."""
-    queues = deque(
-        (area, modality, iter(ranked[modality].lists[line].items()))
-        for line, area in enumerate(areas)
-        for modality in sorted(ranked, key=lambda target: (target == area.modality, target))
-    )
-    shown = {modality: np.zeros(len(found.near), dtype=np.bool_) for modality, found in ranked.items()}
-    taken: set[str] = set()
+def _feed(areas: Sequence[Area], ranked: Mapping[str, _Ranked], rule: RankingRule) -> list[FeedItem]:
+    """The areas by turns in proportion to their sizes (see `rank`): by Sainte-Laguë's method for n seats."""
+    queues = _queues(areas, ranked, rule)
+    claims = [(-float(len(area.members)), number) for number, (area, _) in enumerate(queues)]
+    heapq.heapify(claims)
+    turns = [0] * len(queues)
+    shown = _Shown(ranked)
     feed: list[FeedItem] = []
-    while queues and len(feed) < size:
-        area, modality, queue = queues.popleft()
-        for candidate, item in queue:
-            if not shown[modality][candidate] and item.asset_id not in taken:
-                shown[modality] |= ranked[modality].near[candidate]
-                taken.add(item.asset_id)
-                feed.append(FeedItem(item.asset_id, item.user_id, modality, area.area_id, item.score))
-                queues.append((area, modality, queue))
-                break
+    while claims and len(feed) < rule.feed_size:
+        _, number = heapq.heappop(claims)
+        area, waiting = queues[number]
+        chosen = shown.choose(waiting, rule)
+        if chosen is None:
+            continue
+        shown.add(chosen)
+        item = chosen.item
+        feed.append(FeedItem(item.asset_id, item.user_id, chosen.modality, area.area_id, item.score))
+        turns[number] += 1
+        heapq.heappush(claims, (-len(area.members) / (2 * turns[number] + 1), number))
     return feed
+
+
+def _queues(
+    areas: Sequence[Area], ranked: Mapping[str, _Ranked], rule: RankingRule
+) -> list[tuple[Area, list[_Candidate]]]:
+    """Who takes turns, the heaviest area first, in it the other modalities first; or all modalities together."""
+    queues = []
+    for line, area in enumerate(areas):
+        lists = [
+            [_Candidate(modality, number, item) for number, item in ranked[modality].lists[line].items()]
+            for modality in sorted(ranked, key=lambda target: (target == area.modality, target))
+        ]
+        if rule.merged:
+            lists = [sorted((waiting for of_one in lists for waiting in of_one), key=lambda one: -one.item.score)]
+        queues += [(area, waiting) for waiting in lists]
+    return queues
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What waits for a place: an item, and its number among the candidates of its modality."""
+
+    modality: str
+    number: int
+    item: Recommended
+
+
+class _Shown:
+    """What the feed shows, and how like it every candidate is."""
+
+    def __init__(self, ranked: Mapping[str, _Ranked]) -> None:
+        self._units = {modality: found.units for modality, found in ranked.items()}
+        self._likeness = {modality: np.full(len(found.units), -1, np.float32) for modality, found in ranked.items()}
+        self._asset_ids: set[str] = set()
+
+    def choose(self, waiting: list[_Candidate], rule: RankingRule) -> _Candidate | None:
+        """The candidate that gains most (maximal marginal relevance); what is shown already waits no longer."""
+        waiting[:] = [
+            one
+            for one in waiting
+            if one.item.asset_id not in self._asset_ids
+            and self._likeness[one.modality][one.number] < rule.near_duplicate
+        ]
+        if not rule.diversity or not waiting:
+            return waiting[0] if waiting else None
+        return max(waiting, key=lambda one: self._gain(one, rule.diversity))
+
+    def add(self, one: _Candidate) -> None:
+        """Show it."""
+        self._asset_ids.add(one.item.asset_id)
+        units, likeness = self._units[one.modality], self._likeness[one.modality]
+        np.maximum(likeness, units @ units[one.number], out=likeness)
+
+    def _gain(self, one: _Candidate, diversity: float) -> float:
+        likeness = max(float(self._likeness[one.modality][one.number]), 0.0)
+        return (1 - diversity) * one.item.score - diversity * likeness

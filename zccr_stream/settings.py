@@ -210,12 +210,28 @@ class Settings(BaseSettings):
         1000,
         description="assets clustered in full; of larger profiles a sample, the rest joins the nearest area",
     )
-    area_seed: Literal["centroid", "medoid"] = Field("centroid", description="what an area searches with (paper, 5.2)")
+    area_seed: Literal["contrast", "centroid", "medoid"] = Field(
+        "contrast",
+        description="what an area searches with: its centroid as seen from the mean of all assets of the modality "
+        "(the plain centroid until 256 of these are known), the centroid, or the medoid (paper, 5.2)",
+    )
+    area_joint: bool = Field(
+        False,
+        description="true: areas hold images and texts together, once each modality has 100 assets; an area's "
+        "`modality` is that of its representative",
+    )
 
     # Rankings
     k: Positive = Field(10, le=1000, description="recommended assets per area and modality")
     feed_size: Positive = Field(50, description="most items in the feed over all areas")
     near_duplicate: Share = Field(0.97, description="cosine from which two assets count once in the feed")
+    feed_diversity: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="how much being unlike what the feed shows already counts against the score; .1 finds more of what "
+        "is wanted and shows somewhat more that is not",
+    )
 
     profile_assets_max: Positive = Field(
         200_000, description="assets of all profiles read at once; one asset takes about 8 bytes x the dimension"

@@ -6,7 +6,6 @@ and searches the same index, so that differences are the ways' own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from zccr_stream.evaluation.counting import LENGTHS, MEASURES, Estimate, Feed, Values, count
 from zccr_stream.evaluation.sampling import Sample, Split
 from zccr_stream.evaluation.search_space import SearchSpace
-from zccr_stream.interests import AreaRule, Profile, find_areas
+from zccr_stream.interests import Area, AreaRule, Profile, areas_of, find_areas
 from zccr_stream.pipeline import recommend
 from zccr_stream.ranking import RankingRule
 
@@ -25,7 +24,6 @@ FEEDS = (PRODUCTION, ONE_AREA, EACH_ASSET, RANDOM)
 """Production's; that of one area a user and modality; of one area an asset, the newest first; drawn by chance."""
 
 _LONGEST = max(LENGTHS)
-_APART = float(np.finfo(np.float64).tiny)  # a cut that leaves every asset an area of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +83,10 @@ class Evaluator:
             self._repeats.append(_repeats(profile, split.held_out, self._near_duplicate))
         left = [_rows(profile, np.flatnonzero(~of.held_out)) for profile, of in zip(profiles, splits, strict=True)]
         newest = [_rows(profile, _newest(profile)) for profile in left]
-        whole = replace(self._areas, cut=math.inf, catalogues={})
-        apart = replace(self._areas, cut=_APART, catalogues={}, areas_max=_LONGEST, sample_size=_LONGEST)
-        self._count(PRODUCTION, self._recommend(left, self._areas, self._production), wanted)
+        found = [find_areas(profile, self._areas) for profile in left]
+        whole = [areas_of(profile, np.zeros(len(profile.asset_ids), np.intp), self._areas) for profile in left]
+        apart = [areas_of(profile, np.arange(len(profile.asset_ids)), self._areas) for profile in newest]
+        self._count(PRODUCTION, self._recommend(left, found, self._production), wanted)
         self._count(ONE_AREA, self._recommend(left, whole, self._filling), wanted)
         self._count(EACH_ASSET, self._recommend(newest, apart, self._filling), wanted)
         self._count(RANDOM, [self._space.draw(split, self._seed) for split in splits], wanted)
@@ -104,9 +103,10 @@ class Evaluator:
             {feed: {length: self._distinct(feed, length) for length in LENGTHS} for feed in FEEDS},
         )
 
-    def _recommend(self, profiles: Sequence[Profile], areas: AreaRule, ranking: RankingRule) -> list[Feed]:
-        found = [find_areas(profile, areas) for profile in profiles]
-        return [Feed.of(of) for of in recommend(self._space.index, profiles, found, ranking, "", lambda: 0)]
+    def _recommend(
+        self, profiles: Sequence[Profile], areas: Sequence[Sequence[Area]], ranking: RankingRule
+    ) -> list[Feed]:
+        return [Feed.of(of) for of in recommend(self._space.index, profiles, areas, ranking, "", lambda: 0)]
 
     def _count(self, name: str, feeds: Sequence[Feed], wanted: Sequence[Mapping[str, int]]) -> None:
         vectors = self._space.vectors([asset_id for feed in feeds for asset_id in feed.asset_ids])

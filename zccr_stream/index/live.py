@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from zccr_stream.catalogue import Catalogue
 from zccr_stream.events import Embeddings
 from zccr_stream.index import snapshots
 from zccr_stream.index.arena import ABSENT, Arena, Names, Part, Rows, read
 from zccr_stream.index.nearest import nearest, prepare_faiss
 from zccr_stream.index.sample import Sample
-from zccr_stream.interests import Catalogue
 from zccr_stream.ranking import Hits
 
 NEVER = np.iinfo(np.int64).min

@@ -1,0 +1,84 @@
+"""What all users' assets look like in the encoder's space: the scale for one user's areas and seeds. Pure.
+
+Comes in: a sample of each modality's vectors. Go out: its mean and how strictly unrelated assets are at right angles,
+and for areas that hold images and texts together the maps of both into one space. Knows nothing of users and indexes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from zccr_stream.calibration import Alignment, align
+
+_NOTHING = 1e-6  # float32 does not tell smaller lengths and cosines from 0
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Catalogue:
+    """One modality's assets of all users, known by a `sample` of them, (m, d).
+
+    `mean` is (d,). Seen from there, unrelated assets of every encoder are at right angles on average, and
+    `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even dimensions is p.
+    """
+
+    sample: Floats = field(repr=False)
+    mean: Floats = field(repr=False)
+    dimensions: float
+
+    @classmethod
+    def of(cls, sample: Floats) -> Catalogue:
+        """Measure a catalogue by (m, d) unit vectors: all there are, or drawn at random.
+
+        Raises:
+            ValueError: there are fewer than two.
+        """
+        m = len(sample)
+        if m < 2:
+            raise ValueError(f"a catalogue of {m} vectors; expected at least 2")
+        mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centred: npt.NDArray[np.float64] = directions(sample, mean).astype(np.float64)
+        products = centred @ centred.T if m < centred.shape[1] else centred.T @ centred
+        own = np.einsum("nd,nd->n", centred, centred)
+        squared_cosine = ((products**2).sum() - (own**2).sum()) / (m * (m - 1))  # of different assets alone
+        return cls(sample, mean, max(1.0, float(1 / max(squared_cosine, _NOTHING))))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joint:
+    """The space in which images and texts lie together, though the modality gap parts them (paper, 3.1.3).
+
+    `alignments`, by modality, lead there; `catalogue` is all modalities' assets as seen there.
+    """
+
+    alignments: Mapping[str, Alignment] = field(repr=False)
+    catalogue: Catalogue
+
+    @classmethod
+    def of(cls, catalogues: Mapping[str, Catalogue]) -> Joint:
+        """Find the space that these catalogues, by modality, have in common; their samples need not be pairs."""
+        alignments = align({modality: catalogue.sample for modality, catalogue in catalogues.items()})
+        aligned = [alignments[modality].apply(catalogue.sample) for modality, catalogue in catalogues.items()]
+        return cls(alignments, Catalogue.of(np.concatenate(aligned)))
+
+    def apply(self, vectors: Floats, modalities: Sequence[str]) -> Floats:
+        """Map (n, d) unit vectors of these n modalities to (n, d) unit vectors of the joint space."""
+        mapped = np.empty_like(vectors)
+        of_row = np.asarray(modalities, dtype=np.str_)
+        for modality in sorted(set(modalities)):
+            rows = np.flatnonzero(of_row == modality)
+            mapped[rows] = self.alignments[modality].apply(vectors[rows])
+        return mapped
+
+
+def directions(vectors: Floats, mean: Floats) -> Floats:
+    """The directions of (n, d) `vectors` as seen from `mean`; what lies there has none and stays there."""
+    seen = vectors - mean
+    lengths = np.sqrt(np.einsum("nd,nd->n", seen, seen))
+    seen /= np.where(lengths > _NOTHING, lengths, np.float32(1))[:, None]
+    return seen
