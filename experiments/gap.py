@@ -1,4 +1,4 @@
-"""How far the modality gap can be closed, and what one space of both modalities is worth (paper, section 3.1.3).
+"""How far the modality gap can be closed (paper, section 3.1.3).
 
     python -m experiments gap --data DIR [--encoder NAME] [--json FILE] [--figures DIR]
 
@@ -13,14 +13,6 @@ in the first ten: 1 is the gap, .5 is parity; far below, recall is bought by hid
 All others see pictures of one half of the other half and captions of the rest of it, so that nothing they see belongs
 together; a second table has production's two and the paired ones on the whole other half, where samples are larger and
 their contents the same. The intervals are over halves of the same pairs, so they are somewhat too narrow.
-
-With labels, simulated users say what it is worth: half of their assets of each class are pictures, half captions, and
-both are wanted. Today's areas and index per modality stand against areas that hold both modalities, found in the
-aligned vectors, and one index of these, or one a modality. `recall` counts one more item a class, all others of the
-class left out, in the first 20 places of the feed; `precision`, `nDCG` and `coverage` (of classes in each modality)
-count everything of the user's classes. Areas are the true ones, or production's rule with the cut that gives the best
-recall, chosen alike for all ways on these very users, and so somewhat too good. The alignment is estimated from the
-catalogue: pictures of one half of the items, captions of the other.
 """
 
 from __future__ import annotations
@@ -34,25 +26,17 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments.closing import KS, WAYS, Found, Way, aligned, mean_shares, try_way
+from experiments.closing import KS, WAYS, Found, Way, mean_shares, try_way
 from experiments.datasets import DataError, Items
 from experiments.grid import positive
-from experiments.joint import LENGTH, over_users, simulate_both
 from experiments.outcome import Outcome
-from experiments.simulation import Rules
 from experiments.tables import markdown
-from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.measures import half_width
-from zccr_stream.settings import Settings
 
 SEED = 0
 HALVES = 5
 PAIRS_MAX = 2000
-DRAWS = 10
-CLASSES = (2, 5, 10)
-ASSETS = (4, 10, 20)
 ON_ALL = ("as it is", "centred", "aligned", "calibrated", "Procrustes", "ridge", "CCA")
-VALUES = ("recall", "precision", "ndcg", "coverage", "images", "ari", "areas")
 
 Report = dict[str, Any]
 
@@ -62,7 +46,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     for name, default, help_ in (
         ("halves", HALVES, "random halves that are tested on"),
         ("pairs", PAIRS_MAX, "pairs at most, a random part of more"),
-        ("draws", DRAWS, "simulated users a cell of classes and assets"),
     ):
         command.add_argument(
             f"--{name}", type=positive, default=default, metavar="N", help=f"{help_}; by default %(default)s"
@@ -70,7 +53,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def measure(items: Items, options: argparse.Namespace) -> Outcome:
-    """Try all ways on every half, and simulate users where there are labels.
+    """Try all ways on every half.
 
     Raises:
         DataError: fewer than 8 pairs.
@@ -86,9 +69,6 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
         "Samples of the same items, and ways that know what belongs together:",
         _table(all_known),
     ]
-    if users := _users(items, options):
-        report["users"] = users
-        texts += ["Users who want both modalities:", _users_table(users)]
     return Outcome(report, "\n\n".join(texts), {"gap": _figure(unpaired, all_known)})
 
 
@@ -145,49 +125,6 @@ def _table(report: Mapping[str, Report]) -> str:
 
 def _shown(shares: Mapping[str, float]) -> str:
     return " / ".join(f"{shares[str(k)]:.3f}".replace("0.", ".") for k in KS)
-
-
-def _users(items: Items, options: argparse.Namespace) -> dict[str, Report]:
-    """Each way's values with the true areas and with its best cut; nothing where no user can be drawn."""
-    if items.labels is None:
-        return {}
-    rows = np.array([row for row, label in enumerate(items.labels) if label is not None])
-    _, codes = np.unique([label for label in items.labels if label is not None], return_inverse=True)
-    counts = np.bincount(codes)
-    cells = [(c, m) for c in CLASSES for m in ASSETS if np.count_nonzero(counts > m) >= c]
-    if not cells or len(rows) < 8:
-        return {}
-    plain = {IMAGE: items.images[rows], TEXT: items.captions[rows]}
-    order = np.random.default_rng(SEED).permutation(len(rows))
-    half = len(rows) // 2
-    maps = aligned(plain[IMAGE][order[:half]], plain[TEXT][order[half:]])
-    joint = {IMAGE: maps[0](plain[IMAGE]), TEXT: maps[1](plain[TEXT])}
-    rules = Rules.of(Settings(), plain)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        simulating = progress.add_task("simulating users", total=len(cells) * options.draws)
-        means = over_users(
-            lambda cell, number: simulate_both(plain, joint, codes.astype(np.intp), cell, number, rules),
-            cells,
-            options.draws,
-            lambda: progress.advance(simulating),
-        )
-    report = {}
-    for way, by_areas in means.items():
-        cuts = {name: values for name, values in by_areas.items() if name != "true"}
-        best = max(cuts, key=lambda name: cuts[name]["recall"])
-        report[way] = {"true": by_areas["true"], "found": {**cuts[best], "cut": float(best)}, "cuts": cuts}
-    return report
-
-
-def _users_table(report: Mapping[str, Report]) -> str:
-    heads = ["way", "areas", f"recall@{LENGTH}", "precision", "nDCG", "coverage", "pictures", "ARI", "areas found"]
-    rows: list[list[str | float]] = []
-    for of_way, areas in ((way, areas) for areas in ("true", "found") for way in report):
-        values = report[of_way][areas]
-        shown = [f"{values[name]:.3f} ± {values[f'{name} ±']:.3f}".replace("0.", ".") for name in VALUES[:4]]
-        cut = "true" if areas == "true" else f"cut {values['cut']}"
-        rows.append([of_way, cut, *shown, values["images"], values["ari"], f"{values['areas']:.1f}"])
-    return markdown(heads, rows)
 
 
 def _figure(unpaired: Mapping[str, Report], known: Mapping[str, Report]) -> Figure:

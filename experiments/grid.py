@@ -23,11 +23,11 @@ Cells = list[tuple[int, int]]
 """Classes and assets of each class."""
 
 
-def add_options(command: argparse.ArgumentParser, draws: int) -> None:
-    """Add the grid's size; `draws` is how many users a cell has by default."""
+def add_options(command: argparse.ArgumentParser, draws: int, each: Sequence[int] = ASSETS) -> None:
+    """Add the grid's size; by default a cell has `draws` users, with so many assets of `each` class."""
     for name, default, help_ in (
         ("classes", CLASSES, "classes a user has assets of"),
-        ("assets", ASSETS, "assets of each class"),
+        ("assets", each, "assets of each class"),
     ):
         shown = " ".join(map(str, default))
         command.add_argument(

@@ -9,15 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from experiments import gap, searches, similarities
+from experiments import beyond, gap, searches, similarities
 from experiments.__main__ import main
 from experiments.closing import KS, WAYS, calibrated, cosine, try_way
 from experiments.datasets import Items
-from experiments.joint import BETWEEN, SPLIT, TOGETHER, simulate_both
-from experiments.simulation import Rules
-from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.measures import counterpart_recall
-from zccr_stream.settings import Settings
 
 D = 24
 CLASSES, EACH = 5, 12
@@ -30,26 +26,30 @@ def unit(vectors: npt.NDArray[np.float64]) -> Vectors:
     return units
 
 
-def items(labelled: bool = True) -> Items:
+def items(labelled: bool = True, each: int = EACH) -> Items:
     """Classes apart, pictures and captions nearly the same but for one direction, the gap, and another's spread."""
     random = np.random.default_rng(0)
-    contents = np.repeat(2 * np.eye(CLASSES, D), EACH, axis=0) + 0.4 * random.normal(size=(CLASSES * EACH, D))
+    contents = np.repeat(2 * np.eye(CLASSES, D), each, axis=0) + 0.4 * random.normal(size=(CLASSES * each, D))
     contents[:, -1] = 0
     away = np.eye(D)[-1] * 4
-    labels = [f"kind {row // EACH}" for row in range(len(contents))] if labelled else None
+    labels = [f"kind {row // each}" for row in range(len(contents))] if labelled else None
     noise = 0.02 * random.normal(size=contents.shape)
     return Items(
         "made", unit(contents - away), unit(contents + noise + away), [f"{row}" for row in range(len(contents))], labels
     )
 
 
+def put(made: Items, folder: Path) -> None:
+    np.save(folder / "images.npy", made.images)
+    np.save(folder / "captions.npy", made.captions)
+    labels = made.labels or []
+    lines = [json.dumps({"text": text, "label": label}) for text, label in zip(made.texts, labels, strict=True)]
+    (folder / "items.jsonl").write_text("\n".join(lines))
+
+
 @pytest.fixture(name="folder")
 def _folder(tmp_path: Path) -> Path:
-    made = items()
-    np.save(tmp_path / "images.npy", made.images)
-    np.save(tmp_path / "captions.npy", made.captions)
-    lines = [json.dumps({"text": text, "label": f"kind {int(text) // EACH}"}) for text in made.texts]
-    (tmp_path / "items.jsonl").write_text("\n".join(lines))
+    put(items(), tmp_path)
     return tmp_path
 
 
@@ -107,10 +107,8 @@ def test_calibrated_scores_use_no_more_neighbours_than_there_are() -> None:
     assert cosine(made.captions, made.images, *few).shape == (60, 60)
 
 
-def test_gap_reports_every_way_and_what_it_is_worth(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gap, "CLASSES", (2,))
-    monkeypatch.setattr(gap, "ASSETS", (4,))
-    report = run("gap", folder, "--halves", "2", "--draws", "2", "--figures", str(folder / "made"))
+def test_gap_reports_every_way(folder: Path) -> None:
+    report = run("gap", folder, "--halves", "2", "--figures", str(folder / "made"))
 
     assert set(report["unpaired"]) == {name for name, way in WAYS.items() if not way.paired}
     assert set(report["known"]) == set(gap.ON_ALL)
@@ -118,11 +116,8 @@ def test_gap_reports_every_way_and_what_it_is_worth(folder: Path, monkeypatch: p
     assert report["unpaired"]["aligned"]["mixed"]["t2i"]["10"] > 0.9
     assert report["unpaired"]["aligned"]["kind"] == "one index"
     assert report["unpaired"]["calibrated"]["kind"] == "merged lists"
-    assert set(report["users"]) == {SPLIT, TOGETHER, BETWEEN}
-    assert report["users"][TOGETHER]["true"]["areas"] == 2
-    assert report["users"][SPLIT]["true"]["areas"] == 4
     assert (folder / "made/gap.png").stat().st_size > 10_000
-    assert report == run("gap", folder, "--halves", "2", "--draws", "2")
+    assert report == run("gap", folder, "--halves", "2")
 
 
 def test_gap_needs_pairs_for_samples_and_tests(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,29 +129,29 @@ def test_gap_needs_pairs_for_samples_and_tests(folder: Path, capsys: pytest.Capt
     assert "there are 7 pairs" in capsys.readouterr().err
 
 
-def test_without_labels_nobody_is_simulated(folder: Path) -> None:
-    (folder / "items.jsonl").write_text("\n".join(['{"text": "x"}'] * CLASSES * EACH))
+def test_beyond_sets_every_way_against_production(folder: Path) -> None:
+    put(items(each=24), folder)
+    grid = ("--classes", "1", "2", "--assets", "4", "--draws", "2")
+    report = run("beyond", folder, *grid, "--figures", str(folder / "made"))
 
-    assert "users" not in run("gap", folder, "--halves", "1")
+    ways, time = report["ways"], report["time"]
+    assert set(ways) == {*beyond.WAYS, beyond.ONE_INDEX}
+    assert set(ways["production"]["above"].values()) == {0}
+    assert ways["true areas"]["areas"] == 3
+    assert ways["joint true areas"]["areas"] == 1.5
+    assert ways["joint true areas"]["ari"] == 1
+    assert ways["medoids"] != ways["production"]
+    assert set(time) == {"production", *(f"half-life {half_life}" for half_life in beyond.HALF_LIVES)}
+    assert (folder / "made/beyond.png").stat().st_size > 10_000
+    assert report == run("beyond", folder, *grid)
 
 
-def test_one_index_of_aligned_vectors_shows_both_modalities_and_one_of_plain_ones_hardly() -> None:
-    made = items()
-    codes = np.repeat(np.arange(CLASSES), EACH)
-    plain = {IMAGE: made.images, TEXT: made.captions}
-    rules = Rules.of(Settings(), plain)
-    joint = {
-        IMAGE: unit(made.images - made.images.mean(axis=0)),
-        TEXT: unit(made.captions - made.captions.mean(axis=0)),
-    }
+def test_beyond_does_without_a_catalogue(folder: Path) -> None:
+    """Of 60 pairs nothing is known."""
+    report = run("beyond", folder, "--classes", "2", "--assets", "4", "--draws", "1")
 
-    values = simulate_both(plain, joint, codes, (2, 4), 0, rules)
-    with_gap = simulate_both(plain, plain, codes, (2, 4), 0, rules)
-
-    for way in (SPLIT, TOGETHER, BETWEEN):
-        assert values[way, "true"]["coverage"] == 1
-    assert values[TOGETHER, "true"]["ari"] == 1
-    assert with_gap[TOGETHER, "1.1"]["ari"] < values[TOGETHER, "1.1"]["ari"]
+    assert set(report["ways"]) == set(beyond.WAYS)
+    assert report["ways"]["joint areas"] == report["ways"]["production"]
 
 
 def test_similarities_are_those_of_the_right_pairs(folder: Path) -> None:

@@ -21,7 +21,7 @@ def profile_of(asset_ids: Sequence[str], user_id: str = "me") -> Profile:
 
 
 def area_of(number: int, modality: str, size: int = 1) -> Area:
-    return Area(f"area-{number}", modality, 0.5, np.arange(size), 0, np.zeros(2, dtype=np.float32))
+    return Area(f"area-{number}", modality, size / 8, np.arange(size), 0, np.zeros(2, dtype=np.float32))
 
 
 def hits_of(
@@ -69,7 +69,7 @@ def searches(draw: st.DrawFn) -> tuple[Profile, list[Area], dict[str, Hits], Ran
         draw(st.integers(0, 20)),
         draw(st.sampled_from([0.9, 0.999, 1.1])),
         draw(st.sampled_from([0.0, 0.3])),
-        draw(st.booleans()),
+        merged=draw(st.booleans()),
     )
     return profile_of([*own, "mine"]), areas, hits, rule
 
@@ -121,7 +121,7 @@ def expected_feed(
             break
         number = max(
             (number for number in new if new[number]),
-            key=lambda number: len(queues[number][0].members) / (2 * turns[number] + 1),
+            key=lambda number: queues[number][0].weight / (2 * turns[number] + 1),
         )
         modality, item = max(
             new[number],

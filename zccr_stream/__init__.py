@@ -10,6 +10,7 @@ index       one FAISS index per modality
 catalogue   what all assets look like: the scale for areas and seeds
 interests   a profile's vectors -> areas of interest
 calibration vectors and scores of several modalities -> comparable ones, the modality gap closed
+scores      cosines of hits -> scores comparable across modalities
 ranking     hits per area -> rankings and one feed
 stream      Kafka: consume in batches, retry, dead-letter, publish, commit
 measures    what is counted of feeds, areas and retrieval

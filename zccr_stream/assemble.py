@@ -195,6 +195,8 @@ def ranking_rule(settings: Settings) -> RankingRule:
         feed_size=settings.feed_size,
         near_duplicate=settings.near_duplicate,
         diversity=settings.feed_diversity,
+        calibrated=settings.scores == "calibrated",
+        merged=settings.feed_merged,
     )
 
 

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -43,6 +43,7 @@ from zccr_stream.events import (
 )
 from zccr_stream.interests import Area, AreaRule, Profile, find_areas
 from zccr_stream.ranking import Hits, RankingRule, rank
+from zccr_stream.scores import POOL, calibrate
 
 logger = logging.getLogger(__name__)
 
@@ -329,7 +330,7 @@ class Refresh:
                 rule = self._areas()
                 areas = [find_areas(profile, rule) for profile in profiles]
             _report_areas(areas)
-            refreshed = recommend(self._index, profiles, areas, self._ranking, self._model, self._clock_ns)
+            refreshed = recommend(self._index, profiles, areas, rule, self._ranking, self._model, self._clock_ns)
             _report_lists(refreshed, self._ranking.k)
             with metrics.stage("publish", len(refreshed)):
                 self._publisher.publish([dump_recommendations(recommendations) for recommendations in refreshed])
@@ -353,6 +354,7 @@ def recommend(
     index: Index,
     profiles: Sequence[Profile],
     areas: Sequence[Sequence[Area]],
+    found_by: AreaRule,
     rule: RankingRule,
     model: str,
     clock_ns: Callable[[], int],
@@ -363,11 +365,14 @@ def recommend(
         index: What is searched.
         profiles: u profiles.
         areas: u lists of areas, one list a profile.
-        rule: How many a list and the feed hold.
+        found_by: The rule of these areas, with the catalogues they were found in.
+        rule: How many a list and the feed hold, and by which scores.
         model: The space.
         clock_ns: When they are generated.
     """
-    found = _search(index, profiles, areas, rule.k)
+    if rule.calibrated and not set(MODALITIES) <= set(found_by.catalogues):
+        rule = replace(rule, calibrated=False, merged=False)  # until enough is known of every modality
+    found = _search(index, profiles, areas, found_by, rule)
     with metrics.stage("rank", len(profiles)):
         recommended = []
         first = 0
@@ -379,14 +384,26 @@ def recommend(
         return recommended
 
 
-def _search(index: Index, profiles: Sequence[Profile], areas: Sequence[Sequence[Area]], k: int) -> dict[str, Hits]:
+def _search(
+    index: Index,
+    profiles: Sequence[Profile],
+    areas: Sequence[Sequence[Area]],
+    found_by: AreaRule,
+    rule: RankingRule,
+) -> dict[str, Hits]:
     """Search every modality's index with every seed of the batch at once (paper, section 3.3)."""
-    seeds = [area.seed for areas_of_user in areas for area in areas_of_user]
+    every = [area for areas_of_user in areas for area in areas_of_user]
     owners = [profile.user_id for profile, areas_of_user in zip(profiles, areas, strict=True) for _ in areas_of_user]
-    if not seeds:
+    if not every:
         return {}
+    seeds = np.stack([area.seed for area in every])
+    pool = rule.k * POOL if rule.calibrated else rule.k
     with metrics.stage("search", len(seeds)):
-        return {modality: index.search(modality, np.stack(seeds), owners, k) for modality in MODALITIES}
+        found = {modality: index.search(modality, seeds, owners, pool) for modality in MODALITIES}
+        if not rule.calibrated:
+            return found
+        sources = [MODALITIES if found_by.joint else (area.modality,) for area in every]
+        return calibrate(found, seeds, sources, found_by.catalogues)
 
 
 def _report_areas(areas: Sequence[Sequence[Area]]) -> None:

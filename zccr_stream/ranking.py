@@ -45,14 +45,16 @@ class RankingRule:
     """How many hits are shown, and which.
 
     `k` per area and modality, `feed_size` in the feed; `near_duplicate` is the cosine from which two assets count once
-    there. `diversity`, 0 to 1, is how much being unlike what is shown counts there against the score. `merged`: an
-    area's turn is its best hit's, of whatever modality, which takes scores that are comparable.
+    there. `diversity`, 0 to 1, is how much being unlike what is shown counts there against the score. `calibrated`:
+    scores are no cosines, but comparable across modalities where these are known. `merged`: an area's turn is then its
+    best hit's, of whatever modality.
     """
 
     k: int
     feed_size: int
     near_duplicate: float
     diversity: float = 0.0
+    calibrated: bool = False
     merged: bool = False
 
     def __post_init__(self) -> None:
@@ -88,7 +90,7 @@ def rank(
     """Rank what was found; `hits[modality]` holds one line per area, in the order of `areas`, heaviest first.
 
     Nothing of the user's own is in any list and no asset twice. In the feed areas take turns in proportion to their
-    sizes, the heaviest first, each with the next of either modality, the crossmodal one first. It passes over what it
+    weights, the heaviest first, each with the next of either modality, the crossmodal one first. It passes over what it
     already shows: the asset itself, or one of its modality at a cosine of `near_duplicate` or more.
 
     Raises:
@@ -167,9 +169,9 @@ def _units(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _feed(areas: Sequence[Area], ranked: Mapping[str, _Ranked], rule: RankingRule) -> list[FeedItem]:
-    """The areas by turns in proportion to their sizes (see `rank`): by Sainte-Laguë's method for n seats."""
+    """The areas by turns in proportion to their weights (see `rank`), dealt out by Sainte-Laguë's method."""
     queues = _queues(areas, ranked, rule)
-    claims = [(-float(len(area.members)), number) for number, (area, _) in enumerate(queues)]
+    claims = [(-area.weight, number) for number, (area, _) in enumerate(queues)]
     heapq.heapify(claims)
     turns = [0] * len(queues)
     shown = _Shown(ranked)
@@ -184,7 +186,7 @@ def _feed(areas: Sequence[Area], ranked: Mapping[str, _Ranked], rule: RankingRul
         item = chosen.item
         feed.append(FeedItem(item.asset_id, item.user_id, chosen.modality, area.area_id, item.score))
         turns[number] += 1
-        heapq.heappush(claims, (-len(area.members) / (2 * turns[number] + 1), number))
+        heapq.heappush(claims, (-area.weight / (2 * turns[number] + 1), number))
     return feed
 
 

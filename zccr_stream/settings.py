@@ -225,6 +225,16 @@ class Settings(BaseSettings):
     k: Positive = Field(10, le=1000, description="recommended assets per area and modality")
     feed_size: Positive = Field(50, description="most items in the feed over all areas")
     near_duplicate: Share = Field(0.97, description="cosine from which two assets count once in the feed")
+    scores: Literal["cosine", "calibrated"] = Field(
+        "cosine",
+        description="what ranks an area's hits: the cosine with its seed, or that less what is usual for the seed and "
+        "for the hit, which can be compared across modalities (the cosine until each modality has 100 assets)",
+    )
+    feed_merged: bool = Field(
+        False,
+        description="true: an area's turn in the feed is its best hit's of either modality, not each modality's next; "
+        "only with calibrated scores",
+    )
     feed_diversity: float = Field(
         0,
         ge=0,
@@ -263,6 +273,14 @@ class Settings(BaseSettings):
         if not value.startswith("postgresql+psycopg2://"):
             raise ValueError("expected postgresql+psycopg2://user:password@host:port/database")
         return value
+
+    @model_validator(mode="after")
+    def _what_is_merged_is_comparable(self) -> Settings:
+        if self.feed_merged and self.scores != "calibrated":
+            raise ValueError(
+                "feed_merged is true; expected scores to be calibrated, or texts never stand beside images"
+            )
+        return self
 
     @model_validator(mode="after")
     def _snapshots_see_every_removal(self) -> Settings:

@@ -106,7 +106,9 @@ class Evaluator:
     def _recommend(
         self, profiles: Sequence[Profile], areas: Sequence[Sequence[Area]], ranking: RankingRule
     ) -> list[Feed]:
-        return [Feed.of(of) for of in recommend(self._space.index, profiles, areas, ranking, "", lambda: 0)]
+        return [
+            Feed.of(of) for of in recommend(self._space.index, profiles, areas, self._areas, ranking, "", lambda: 0)
+        ]
 
     def _count(self, name: str, feeds: Sequence[Feed], wanted: Sequence[Mapping[str, int]]) -> None:
         vectors = self._space.vectors([asset_id for feed in feeds for asset_id in feed.asset_ids])

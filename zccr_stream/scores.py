@@ -1,0 +1,66 @@
+"""Cosines of hits -> scores that can be compared across the pairs of modalities, gap or not. Pure.
+
+Comes in: what every modality's index found for all seeds of a batch. Goes out: the same hits with calibrated scores,
+0 for one that is as near as usual. Knows nothing of areas' turns and of feeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from zccr_stream.calibration import comparable, local_mean
+from zccr_stream.catalogue import Catalogue, directions
+from zccr_stream.ranking import Hits
+
+NEIGHBOURS = 10
+"""How many of a catalogue's sample say what is usual."""
+POOL = 5
+"""Hits to search for each that is shown: calibrated scores have another order than cosines."""
+
+
+def calibrate(
+    found: Mapping[str, Hits],
+    seeds: npt.NDArray[np.float32],
+    sources: Sequence[Sequence[str]],
+    catalogues: Mapping[str, Catalogue],
+) -> dict[str, Hits]:
+    """Take from every cosine what is usual for its seed and for its hit, half of each (`calibration.comparable`).
+
+    Usual for a seed are the nearest of the hits' modality, for a hit the nearest of the seed's as seen from their mean.
+
+    Args:
+        found: by modality the hits of s seeds.
+        seeds: (s, d).
+        sources: the modalities that each seed comes from.
+        catalogues: of all these modalities.
+    """
+    return {modality: _calibrated(hits, modality, seeds, sources, catalogues) for modality, hits in found.items()}
+
+
+def _calibrated(
+    hits: Hits,
+    modality: str,
+    seeds: npt.NDArray[np.float32],
+    sources: Sequence[Sequence[str]],
+    catalogues: Mapping[str, Catalogue],
+) -> Hits:
+    if not len(hits.asset_ids):
+        return hits
+    of_hits = np.empty_like(hits.scores)
+    kinds = sorted(set(map(tuple, sources)))
+    usual = {
+        source: _usual(hits.vectors, catalogues[source]) for source in sorted({one for kind in kinds for one in kind})
+    }
+    for kind in kinds:
+        lines = [line for line, of_seed in enumerate(sources) if tuple(of_seed) == kind]
+        of_hits[lines] = np.mean([usual[source] for source in kind], axis=0)[hits.rows[lines]]
+    of_seeds = local_mean(seeds, catalogues[modality].sample, NEIGHBOURS)
+    return replace(hits, scores=comparable(hits.scores, of_seeds, of_hits))
+
+
+def _usual(vectors: npt.NDArray[np.float32], catalogue: Catalogue) -> npt.NDArray[np.float32]:
+    return local_mean(vectors, directions(catalogue.sample, catalogue.mean), NEIGHBOURS)
