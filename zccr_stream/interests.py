@@ -85,6 +85,13 @@ class AreaRule:
         if self.seed not in SEEDS:
             raise ValueError(f"seed is {self.seed!r}; expected one of {', '.join(SEEDS)}")
 
+    def ground(self, modality: str) -> Floats | None:
+        """What seeds of a modality stand in contrast to, (d,); None: they are what they are."""
+        catalogue = self.catalogues.get(modality)
+        if self.seed != CONTRAST or catalogue is None or len(catalogue.sample) < CONTRAST_MIN:
+            return None
+        return catalogue.mean
+
 
 @dataclass(frozen=True, slots=True)
 class Area:
@@ -201,9 +208,9 @@ def _seed(profile: Profile, units: Floats, members: Labels, medoid: int, rule: A
     seeds = []
     for modality in sorted(set(of_row.tolist())):
         seed = _direction(units[members[of_row == modality]].sum(axis=0, dtype=np.float64), units[medoid])
-        catalogue = rule.catalogues.get(modality)
-        if rule.seed == CONTRAST and catalogue is not None and len(catalogue.sample) >= CONTRAST_MIN:
-            seed = _direction(seed - catalogue.mean.astype(np.float64), seed)
+        ground = rule.ground(modality)
+        if ground is not None:
+            seed = _direction(seed - ground.astype(np.float64), seed)
         seeds.append(seed)
     return _direction(np.sum(seeds, axis=0), seeds[0]).astype(np.float32)
 

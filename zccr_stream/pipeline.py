@@ -403,7 +403,7 @@ def _search(
         if not rule.calibrated:
             return found
         sources = [MODALITIES if found_by.joint else (area.modality,) for area in every]
-        return calibrate(found, seeds, sources, found_by.catalogues)
+        return calibrate(found, seeds, sources, found_by)
 
 
 def _report_areas(areas: Sequence[Sequence[Area]]) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zccr_stream.calibration import comparable, local_mean
-from zccr_stream.catalogue import Catalogue, directions
+from zccr_stream.catalogue import directions
+from zccr_stream.interests import AreaRule
 from zccr_stream.ranking import Hits
 
 NEIGHBOURS = 10
@@ -26,19 +27,19 @@ def calibrate(
     found: Mapping[str, Hits],
     seeds: npt.NDArray[np.float32],
     sources: Sequence[Sequence[str]],
-    catalogues: Mapping[str, Catalogue],
+    rule: AreaRule,
 ) -> dict[str, Hits]:
     """Take from every cosine what is usual for its seed and for its hit, half of each (`calibration.comparable`).
 
-    Usual for a seed are the nearest of the hits' modality, for a hit the nearest of the seed's as seen from their mean.
+    Usual for a seed are the nearest of the hits' modality, for a hit the nearest of the seed's, seen as seeds are.
 
     Args:
         found: by modality the hits of s seeds.
         seeds: (s, d).
         sources: the modalities that each seed comes from.
-        catalogues: of all these modalities.
+        rule: by which the seeds were made; it knows catalogues of all these modalities.
     """
-    return {modality: _calibrated(hits, modality, seeds, sources, catalogues) for modality, hits in found.items()}
+    return {modality: _calibrated(hits, modality, seeds, sources, rule) for modality, hits in found.items()}
 
 
 def _calibrated(
@@ -46,21 +47,20 @@ def _calibrated(
     modality: str,
     seeds: npt.NDArray[np.float32],
     sources: Sequence[Sequence[str]],
-    catalogues: Mapping[str, Catalogue],
+    rule: AreaRule,
 ) -> Hits:
     if not len(hits.asset_ids):
         return hits
     of_hits = np.empty_like(hits.scores)
     kinds = sorted(set(map(tuple, sources)))
-    usual = {
-        source: _usual(hits.vectors, catalogues[source]) for source in sorted({one for kind in kinds for one in kind})
-    }
+    usual = {source: _usual(hits.vectors, source, rule) for source in sorted({one for kind in kinds for one in kind})}
     for kind in kinds:
         lines = [line for line, of_seed in enumerate(sources) if tuple(of_seed) == kind]
         of_hits[lines] = np.mean([usual[source] for source in kind], axis=0)[hits.rows[lines]]
-    of_seeds = local_mean(seeds, catalogues[modality].sample, NEIGHBOURS)
+    of_seeds = local_mean(seeds, rule.catalogues[modality].sample, NEIGHBOURS)
     return replace(hits, scores=comparable(hits.scores, of_seeds, of_hits))
 
 
-def _usual(vectors: npt.NDArray[np.float32], catalogue: Catalogue) -> npt.NDArray[np.float32]:
-    return local_mean(vectors, directions(catalogue.sample, catalogue.mean), NEIGHBOURS)
+def _usual(vectors: npt.NDArray[np.float32], source: str, rule: AreaRule) -> npt.NDArray[np.float32]:
+    ground, sample = rule.ground(source), rule.catalogues[source].sample
+    return local_mean(vectors, sample if ground is None else directions(sample, ground), NEIGHBOURS)

@@ -1,0 +1,170 @@
+"""Calibrated scores, against their definition and for users on a platform with a modality gap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from zccr_stream.catalogue import Catalogue, Joint
+from zccr_stream.events import IMAGE, MODALITIES, TEXT, Embeddings
+from zccr_stream.index import LiveIndex
+from zccr_stream.interests import AreaRule, Profile, find_areas
+from zccr_stream.pipeline import recommend
+from zccr_stream.ranking import Hits, RankingRule
+from zccr_stream.scores import NEIGHBOURS, calibrate
+
+D, KINDS, EACH = 64, 20, 10
+RANKING = RankingRule(k=5, feed_size=20, near_duplicate=1.1)
+CALIBRATED = replace(RANKING, calibrated=True)
+
+Floats = npt.NDArray[np.float32]
+
+
+def unit(vectors: npt.NDArray[np.floating]) -> Floats:
+    units: Floats = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    return units
+
+
+def assets() -> dict[str, Floats]:
+    """Of each modality `EACH` assets of every kind, kind by kind, a gap between the modalities."""
+    random = np.random.default_rng(0)
+    kinds = np.repeat(random.normal(size=(KINDS, D)), EACH, axis=0)
+    gap = 16 * unit(random.normal(size=D))
+    return {
+        modality: unit(kinds + 0.5 * random.normal(size=kinds.shape) + side * gap).astype(np.float16).astype(np.float32)
+        for modality, side in ((IMAGE, 1), (TEXT, -1))
+    }
+
+
+ASSETS = assets()
+CATALOGUES = {modality: Catalogue.of(vectors) for modality, vectors in ASSETS.items()}
+LARGE = {modality: Catalogue.of(np.concatenate([vectors, vectors])) for modality, vectors in ASSETS.items()}
+RULE = AreaRule(0.99, None, 0.2, 100, 1000, "contrast", CATALOGUES)
+
+
+def kind_of(asset_id: str) -> int:
+    return int(asset_id.rpartition("-")[2]) // EACH
+
+
+def profile_of(kinds: Sequence[int], modalities: Sequence[str]) -> Profile:
+    """Two assets of each kind, of these modalities."""
+    rows = [(modality, kind * EACH + number) for kind in kinds for modality in modalities for number in range(2)]
+    return Profile(
+        "me",
+        1,
+        [f"{modality}-{row}" for modality, row in rows],
+        [modality for modality, _ in rows],
+        np.arange(len(rows)),
+        np.stack([ASSETS[modality][row] for modality, row in rows]),
+    )
+
+
+@pytest.fixture(name="index", scope="module")
+def _index() -> LiveIndex:
+    index = LiveIndex(D, 512, 0.5)
+    for modality, vectors in ASSETS.items():
+        n = len(vectors)
+        columns = [f"{modality}-{row}" for row in range(n)], ["others"] * n, [modality] * n
+        index.apply(
+            Embeddings(
+                "",
+                *columns,
+                np.ones(n, np.int64),
+                np.zeros(n, np.int64),
+                vectors.astype(np.float16),
+                np.ones(n, np.bool_),
+            )
+        )
+    return index
+
+
+def feed_of(index: LiveIndex, profile: Profile, areas: AreaRule, ranking: RankingRule) -> list[str]:
+    (found,) = recommend(index, [profile], [find_areas(profile, areas)], areas, ranking, "m", lambda: 0)
+    return [item.asset_id for item in found.feed]
+
+
+@pytest.mark.parametrize("rule", [RULE, replace(RULE, catalogues=LARGE)], ids=["centroids", "contrast"])
+def test_from_a_cosine_goes_half_of_what_is_usual_for_the_seed_and_for_the_hit(
+    index: LiveIndex, rule: AreaRule
+) -> None:
+    """Seen as seeds are: from the mean where enough is known of it."""
+    seeds = np.stack([ASSETS[IMAGE][3], ASSETS[TEXT][70], unit(ASSETS[IMAGE][5] + ASSETS[TEXT][5])])
+    found = {modality: index.search(modality, seeds, ["me"] * 3, 8) for modality in MODALITIES}
+
+    scored = calibrate(found, seeds, [(IMAGE,), (TEXT,), (IMAGE, TEXT)], rule)
+
+    def usual(vector: Floats, bank: Floats) -> float:
+        cosines = bank.astype(np.float64) @ vector
+        return float(np.sort(cosines[cosines <= 0.9995])[-NEIGHBOURS:].mean())
+
+    for target in MODALITIES:
+        for line, sources in enumerate([(IMAGE,), (TEXT,), (IMAGE, TEXT)]):
+            for row, cosine, score in zip(
+                found[target].rows[line], found[target].scores[line], scored[target].scores[line], strict=True
+            ):
+                hit = found[target].vectors[row]
+                banks = [rule.catalogues[source].sample for source in sources]
+                if rule.catalogues is LARGE:
+                    banks = [unit(bank - bank.mean(axis=0)) for bank in banks]
+                of_hit = np.mean([usual(hit, bank) for bank in banks])
+                expected = cosine - (usual(seeds[line], rule.catalogues[target].sample) + of_hit) / 2
+                assert score == pytest.approx(expected, abs=1e-4)
+
+
+def test_where_nothing_was_found_there_is_nothing_to_score() -> None:
+    nothing = Hits(np.full((1, 3), -np.inf, np.float32), np.full((1, 3), -1), [], [], np.zeros((0, D), np.float32))
+
+    assert calibrate({TEXT: nothing}, ASSETS[IMAGE][:1], [(IMAGE,)], RULE) == {TEXT: nothing}
+
+
+def test_cosines_never_put_texts_beside_images_and_calibrated_scores_do(index: LiveIndex) -> None:
+    profile = profile_of([0, 1, 2], [IMAGE])
+    plain = feed_of(index, profile, RULE, replace(RANKING, merged=True))
+    fair = feed_of(index, profile, RULE, replace(CALIBRATED, merged=True))
+
+    assert plain == sorted(plain, key=lambda asset_id: asset_id.startswith(TEXT))
+    assert sum(asset_id.startswith(TEXT) for asset_id in fair[:10]) >= 3
+    assert sum(kind_of(asset_id) < 3 for asset_id in fair) >= 0.9 * len(fair)
+
+
+def test_lists_hold_the_best_by_calibrated_score_though_others_have_greater_cosines(index: LiveIndex) -> None:
+    """All of the pool are scored, and as many are shown as without."""
+    profile = profile_of([4], [TEXT])
+    areas = find_areas(profile, RULE)
+    (found,) = recommend(index, [profile], [areas], RULE, CALIBRATED, "m", lambda: 0)
+
+    for of_area, area in zip(found.areas, areas, strict=True):
+        for target in MODALITIES:
+            hits = calibrate(
+                {target: index.search(target, area.seed[None], ["me"], 25)}, area.seed[None], [(TEXT,)], RULE
+            )[target]
+            names = [hits.asset_ids[row] for row in hits.rows[0]]
+            best = sorted(zip(-np.round(hits.scores[0].astype(float), 6), names, strict=True))
+            expected = [name for _, name in best if name not in profile.asset_ids][: RANKING.k]
+            assert [item.asset_id for item in of_area.recommended[target]] == expected
+
+
+@pytest.mark.parametrize("known", [{}, {IMAGE: CATALOGUES[IMAGE]}])
+def test_until_every_modality_is_known_cosines_rank_and_modalities_take_turns(
+    index: LiveIndex, known: dict[str, Catalogue]
+) -> None:
+    profile = profile_of([0, 1], [IMAGE])
+    rule = replace(RULE, catalogues=known)
+
+    assert feed_of(index, profile, rule, replace(CALIBRATED, merged=True)) == feed_of(index, profile, rule, RANKING)
+
+
+def test_a_joint_area_finds_its_kind_in_both_modalities(index: LiveIndex) -> None:
+    profile = profile_of([0, 1, 2], [IMAGE, TEXT])
+    rule = replace(RULE, joint=Joint.of(CATALOGUES))
+
+    areas = find_areas(profile, rule)
+    feed = feed_of(index, profile, rule, CALIBRATED)
+
+    assert [len(area.members) for area in areas] == [4, 4, 4]
+    assert {kind_of(asset_id) for asset_id in feed} == {0, 1, 2}
+    assert len([asset_id for asset_id in feed if asset_id.startswith(TEXT)]) == len(feed) / 2
