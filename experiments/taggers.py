@@ -5,7 +5,7 @@
 Simulated users as in `areas`: m assets of each of c classes, all of one modality, up to 1,000 assets of others, among
 them one of each class that is wanted; other assets of the classes are left out. All four tasks, text or image to text
 or image. Over the same users
-  ZCCR  searches with the items' encoder: production's PCA, Ward, cut and centroid;
+  ZCCR  searches with the items' encoder: production's PCA, Ward, cut and seed;
   BTBA  does the same with other vectors: the mean of the sentence embeddings of an asset's tags, an index a modality;
   BT    keeps the most frequent third (33 %, rounded up) of the tags of the profile's assets, and recommends the assets
         that have most of these. It has no areas: its list of 10 is all, and its 20 best are its feed. Ties, of tags
