@@ -4,9 +4,9 @@
 
 Of `--pairs` random items (1,000 as in the paper) all cosines are taken:
   image-text   positive where picture and caption belong together, negative otherwise;
-  text-text    positive where both captions are of items of one label, negative of different labels; without labels all
-  image-image  pairs are negative, as the paper takes them. The paper's positive text-text pairs are captions of one
-               picture, which are more alike than captions of one kind.
+  text-text    positive where both captions are of one picture, as the paper has it; where every picture has a single
+               caption, of pictures of one label;
+  image-image  positive where both are of one label. Without labels, all that is left is negative.
 The gap's norm is the length of the difference of both modalities' means over all items (eq. 11). The t-SNE plot (of
 cosines, seeded) shows both modalities as encoded, and beside it as production aligns them, told the same vectors.
 """
@@ -63,7 +63,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     labels = None if items.labels is None else np.array([items.labels[row] or f"\n{row}" for row in rows.tolist()])
     cosines = {
         "image-text": _between(images, captions),
-        "text-text": within(captions, labels),
+        "text-text": _texts(items.take(rows), labels),
         "image-image": within(images, labels),
     }
     norm = float(np.linalg.norm(items.images.mean(axis=0) - items.captions.mean(axis=0)))
@@ -85,6 +85,13 @@ def within(vectors: Vectors, kinds: npt.NDArray[Any] | None) -> dict[str, Vector
     alike = kinds[rows] == kinds[columns]
     parts = {POSITIVE: cosines[alike], NEGATIVE: cosines[~alike]}
     return {sign: values for sign, values in parts.items() if len(values)}
+
+
+def _texts(items: Items, labels: npt.NDArray[Any] | None) -> dict[str, Vectors]:
+    if items.all_captions is None:
+        return within(items.captions, labels)
+    every = items.all_captions()
+    return within(every.vectors, every.owner)
 
 
 def _between(images: Vectors, captions: Vectors) -> dict[str, Vectors]:

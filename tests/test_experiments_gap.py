@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from experiments import beyond, gap, searches, similarities
 from experiments.__main__ import main
 from experiments.closing import KS, WAYS, calibrated, cosine, try_way
-from experiments.datasets import Items
+from experiments.datasets import Captions, Items
 from zccr_stream.measures import counterpart_recall
 
 D = 24
@@ -182,6 +183,18 @@ def test_similarities_of_unlabelled_items_are_all_of_dissimilar_ones() -> None:
     assert [label.get_text() for label in boxes.axes[0].get_xticklabels()] == ["image-text", "text-text", "image-image"]
     assert [axes.get_title() for axes in planes.axes] == ["as encoded", "aligned"]
     assert all(sum(np.shape(part.get_offsets())[0] for part in axes.collections) == 40 for axes in planes.axes)
+
+
+def test_captions_of_one_picture_are_the_papers_positive_text_text_pairs() -> None:
+    made = items()
+    owner = np.repeat(np.arange(60), 3)
+    said = Captions(unit(made.captions[owner] + 0.01 * np.random.default_rng(1).normal(size=(180, D))), owner)
+
+    texts = similarities.measure(replace(made, all_captions=lambda: said), Namespace(pairs=10)).report["cosines"]
+
+    assert [texts["text-text"][sign]["pairs"] for sign in ("positive", "negative")] == [30, 405]
+    assert texts["text-text"]["positive"]["mean"] > 0.99
+    assert texts["image-image"]["positive"]["pairs"] < 10
 
 
 def test_the_plane_shows_the_gap_and_is_the_same_in_every_run() -> None:
