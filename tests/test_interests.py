@@ -372,6 +372,26 @@ def test_the_catalogue_gives_the_cut_of_any_encoder(kinds: int, assets: int, sha
     assert adjusted_rand_score(rows // 20, labels_of(areas, len(rows))) > 0.95
 
 
+@pytest.mark.parametrize(
+    ("kinds", "assets", "outliers"), [(1, 10, 0), (1, 300, 0), (5, 40, 5), (10, 5, 0), (20, 50, 10), (50, 40, 0)]
+)
+@pytest.mark.parametrize(("spread", "shared"), [(0.6, 0.0), (1.0, 1.0)])
+def test_the_catalogue_gives_the_cut_of_any_size_with_outliers(
+    kinds: int, assets: int, outliers: int, spread: float, shared: float
+) -> None:
+    """One cut for profiles from ten assets to two thousand: outliers stay apart, alone or a few together."""
+    catalogue = space(100, 512, spread, shared, seed=1)
+    own = mixture(np.repeat(np.arange(kinds), assets).tolist(), 512, spread, seed=7).astype(np.float64)
+    odd = mixture(list(range(outliers)), 512, spread, seed=8).astype(np.float64).reshape(-1, 512)
+    vectors = np.concatenate([own, odd])
+    vectors[:, 0] += shared
+    truth = np.concatenate([np.repeat(np.arange(kinds), assets), kinds + np.arange(outliers)])
+
+    areas = find_areas(profile_of(units(vectors)), replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(catalogue)}))
+
+    assert adjusted_rand_score(truth, labels_of(areas, len(truth))) > 0.99
+
+
 @pytest.mark.parametrize("shared", [0.0, 1.0, 3.0])
 def test_two_assets_are_one_area_where_they_are_alike_and_two_where_they_are_not(shared: float) -> None:
     vectors = space(50, 512, 0.6, shared, seed=0)
