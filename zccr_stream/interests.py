@@ -171,8 +171,10 @@ def _areas(profile: Profile, units: Floats, kind: _Kind, labels: Labels, rule: A
     if not len(by_label):
         return
     for part in np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1):
-        members = kind.rows[part]
-        medoid = int(members[_medoid(kind.vectors[part])])
+        members, vectors = kind.rows[part], kind.vectors[part]
+        total = vectors.sum(axis=0, dtype=np.float64)
+        medoid = int(members[_medoid(vectors, total)])
+        totals = _totals(profile, units, members) if kind.name == JOINT else {kind.name: total}
         oldest = members[np.argmin(profile.occurred_at_ns[members])]
         yield Area(
             area_id=_area_id(profile.user_id, kind.name, profile.asset_ids[oldest]),
@@ -180,7 +182,7 @@ def _areas(profile: Profile, units: Floats, kind: _Kind, labels: Labels, rule: A
             weight=len(members) / len(profile.asset_ids),
             members=members,
             medoid=medoid,
-            seed=units[medoid].copy() if rule.seed == MEDOID else _seed(profile, units, members, medoid, rule),
+            seed=units[medoid].copy() if rule.seed == MEDOID else _seed(totals, units[medoid], rule),
         )
 
 
@@ -189,29 +191,35 @@ def _heaviest_first(profile: Profile, areas: Sequence[Area]) -> list[Area]:
     return sorted(areas, key=lambda area: (-len(area.members), -newest[area.area_id], area.area_id))
 
 
-def _medoid(vectors: Floats) -> int:
+def _medoid(vectors: Floats, total: Wide) -> int:
     """The row of the least summed cosine distance (eq. 9) among an area's (n, d) vectors, in O(n d).
 
-    That is the greatest product with the sum. Ties go to the first row.
+    That is the greatest product with their `total`, (d,). Ties go to the first row.
     """
-    closeness = vectors @ vectors.sum(axis=0, dtype=np.float64).astype(np.float32)
+    closeness = vectors @ total.astype(np.float32)
     return int(np.argmax(closeness >= closeness.max() - _TIE * len(vectors)))
 
 
-def _seed(profile: Profile, units: Floats, members: Labels, medoid: int, rule: AreaRule) -> Floats:
-    """What the members search with, (d,): their centroid's direction (eq. 10), in contrast to the catalogue's mean.
-
-    An area of several modalities searches with the sum of theirs, which has a side for assets of either. Where vectors
-    cancel out and there is no direction, what there was before stands in, at last the medoid.
-    """
+def _totals(profile: Profile, units: Floats, members: Labels) -> dict[str, Wide]:
+    """The sum of the members' vectors by modality."""
     of_row = np.asarray([profile.modalities[row] for row in members.tolist()], dtype=np.str_)
+    return {
+        modality: units[members[of_row == modality]].sum(axis=0, dtype=np.float64)
+        for modality in sorted(set(of_row.tolist()))
+    }
+
+
+def _seed(totals: Mapping[str, Wide], medoid: Floats, rule: AreaRule) -> Floats:
+    """What an area searches with, (d,): its centroid's direction (eq. 10), in contrast to the catalogue's mean.
+
+    `totals` are its vectors' sums by modality. An area of several searches with the sum of theirs, which has a side for
+    assets of either. Where vectors cancel out and there is no direction, what there was before stands in, at last the
+    medoid.
+    """
     seeds = []
-    for modality in sorted(set(of_row.tolist())):
-        seed = _direction(units[members[of_row == modality]].sum(axis=0, dtype=np.float64), units[medoid])
-        ground = rule.ground(modality)
-        if ground is not None:
-            seed = _direction(seed - ground.astype(np.float64), seed)
-        seeds.append(seed)
+    for modality, total in totals.items():
+        seed, ground = _direction(total, medoid), rule.ground(modality)
+        seeds.append(seed if ground is None else _direction(seed - ground.astype(np.float64), seed))
     return _direction(np.sum(seeds, axis=0), seeds[0]).astype(np.float32)
 
 
