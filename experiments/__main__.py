@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
+        _check_written(options)
         items = _load(options)
         if options.command == PAPER:
             return _paper(items, options)
@@ -84,10 +86,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(outcome.text + "\n")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(outcome.report, indent=1) + "\n")
+        options.json.write_text(json.dumps(outcome.report, indent=1, allow_nan=False) + "\n")
     if options.figures:
         outcome.save_figures(options.figures)
     return 0
+
+
+def _check_written(options: argparse.Namespace) -> None:
+    """Refuse what cannot be written before the work is done and not after it."""
+    file, folders = getattr(options, "json", None), [getattr(options, name, None) for name in ("figures", "out")]
+    if file and file.is_dir():
+        raise datasets.DataError(f"{file} is a folder; --json expects a file")
+    for folder in filter(None, folders):
+        if folder.exists() and not folder.is_dir():
+            raise datasets.DataError(f"{folder} is a file; expected a folder")
 
 
 def _paper(items: Items, options: argparse.Namespace) -> int:
@@ -97,6 +109,7 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
     failed = 0
     for name, (experiment, title) in EXPERIMENTS.items():
         sys.stderr.write(f"{name}: {title}\n")
+        command = f"python -m experiments {name} --data {options.data} --encoder {options.encoder}"
         defaults = argparse.ArgumentParser()
         experiment.add_options(defaults)
         try:
@@ -105,9 +118,14 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
             failed += 1
             parts += [f"## {name}: {title}", f"Not measured: {error}"]
             continue
+        except (ArithmeticError, LookupError, ValueError) as error:  # a fault in one costs nobody the others
+            traceback.print_exc()
+            failed += 1
+            parts += [f"## {name}: {title}", f"Failed: {type(error).__name__}: {error}"]
+            continue
         (options.out / f"{name}.json").write_text(json.dumps(outcome.report, indent=1) + "\n")
         figures = [f"![{file.stem}]({file.name})" for file in outcome.save_figures(options.out)]
-        parts += [f"## {name}: {title}", f"`python -m experiments {name}`", outcome.text, *figures]
+        parts += [f"## {name}: {title}", f"`{command}`", outcome.text, *figures]
         (options.out / REPORT).write_text("\n\n".join(parts) + "\n")  # what is there is kept, whatever comes
     (options.out / REPORT).write_text("\n\n".join(parts) + "\n")
     sys.stdout.write(f"{options.out / REPORT}: {len(EXPERIMENTS) - failed} of {len(EXPERIMENTS)} experiments\n")

@@ -10,6 +10,7 @@ medians of the one thread's CPU time, which a busy machine distorts less than th
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -99,8 +100,8 @@ def ranked_ms(dimension: int, settings: Settings) -> float:
         for modality in MODALITIES
     }
     areas = [
-        Area(f"area-{number}", MODALITIES[number % 2], 1 / AREAS, np.arange(10), 0, np.zeros(dimension, np.float32))
-        for number in range(AREAS)
+        Area(f"area-{number}", modality, 1 / AREAS, np.arange(10), 0, np.zeros(dimension, np.float32), (modality,))
+        for number, modality in enumerate(itertools.islice(itertools.cycle(MODALITIES), AREAS))
     ]
     profiles = [
         Profile(

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from experiments import grid
 from experiments.simulation import NEAR, OTHERS, OTHERS_MAX, USER, Rules, User, Values, draw
 from zccr_stream import measures
 from zccr_stream.catalogue import Joint
 from zccr_stream.events import IMAGE, TEXT, Embeddings
 from zccr_stream.index import LiveIndex
-from zccr_stream.interests import Area, AreaRule, Profile
+from zccr_stream.interests import JOINT, Area, AreaRule, Profile
 from zccr_stream.measures import NOTHING, Classes, Vectors
 from zccr_stream.pipeline import recommend
 from zccr_stream.ranking import rank
 
 LENGTH = 20
-JOINT = "joint"
 MODALITIES = (IMAGE, TEXT)
 
 ToAreas = Callable[[Profile, Classes, AreaRule], list[Area]]
@@ -65,7 +65,7 @@ class Reader:
     def __init__(
         self, vectors: Mapping[str, Vectors], codes: Classes, cell: tuple[int, int], number: int, by_class: bool = False
     ) -> None:
-        self.user = draw(codes, *cell, np.random.default_rng([0, *cell, number]))
+        self.user = draw(codes, *cell, np.random.default_rng([grid.SEED, *cell, number]))
         self.own = _halved(self.user, by_class)
         self.classes: Classes = self.user.classes[self.own.rows]
         self._vectors = vectors

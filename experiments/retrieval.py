@@ -8,7 +8,8 @@ both directions. Ties count against it, also those of other items with the very 
   multimodal  one index of both modalities, 2 n items without the query itself, the counterpart still wanted;
   closed      the same with the modality gap closed by production's calibration of scores: from every cosine goes what
               is usual for the query among assets of the hit's modality and for the hit among assets of the query's,
-              as samples of both modalities tell (`python -m experiments gap` compares it with other ways).
+              as samples of both modalities tell by their nearest one; the stream, whose seeds stand for many assets,
+              asks the nearest ten (`python -m experiments gap` compares these, and other ways).
 The samples are a random half of the pairs, of which it is not used what belongs together; queries and index are the
 other half, so that nothing is known of what is tested. `aligned` beside it closes the gap in the vectors alone, so that
 one index by cosine can hold both modalities.

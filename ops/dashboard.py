@@ -489,12 +489,13 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
 
 RUNNING = Panel(
     "What is running",
-    "Version, model and encoder of each process.",
+    "Version, model and encoder of each process, and by which settings the last evaluation went.",
     "none",
     (
         Query(pick("zccr_build_info")),
         Query(pick("zccr_model_info")),
         Query(pick("zccr_encoder_info")),
+        Query(pick("zccr_evaluation_info")),
     ),
     24,
 )

@@ -43,6 +43,13 @@ def clouds() -> st.SearchStrategy[Vectors]:
     return st.builds(made, st.integers(0, 99), st.integers(1, 40), st.integers(0, 6), st.booleans())
 
 
+def test_where_all_but_a_few_are_copies_the_few_say_what_is_usual_and_among_copies_alone_they_do() -> None:
+    bank = np.eye(4, dtype=np.float32)[[0] * 9 + [1]]
+
+    assert local_mean(bank[:1], bank, 5).tolist() == [0]
+    assert local_mean(bank[:1], bank[:9], 5).tolist() == [1]
+
+
 def test_alignment_closes_a_gap_that_taking_the_means_away_leaves_open() -> None:
     images, texts = pairs(400, 0)
     others, unrelated = pairs(1500, 1)[0], pairs(1500, 2)[1]

@@ -55,7 +55,7 @@ def test_labels_may_be_missing_from_some_lines_or_from_all(tmp_path: Path) -> No
         ({"images": np.full((4, 8), np.nan)}, "length nan"),
         ({"images": np.eye(4, 8, dtype=np.int64)}, r"int64 .* expected \(n, d\) floating point"),
         ({"images": np.array([{}])}, "cannot be read as an array"),
-        ({"lines": "{}\n" * 4}, 'line 1: no "text"'),
+        ({"lines": "{}\n" * 4}, 'line 1: no "text"; expected a string'),
         ({"lines": '{"text": ""}\n\nnonsense'}, "line 3: .*expected a JSON object"),
         ({"lines": "{}\n[]"}, r"line 2: '\[\]'; expected a JSON object"),
     ],

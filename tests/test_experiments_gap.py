@@ -155,6 +155,31 @@ def test_beyond_does_without_a_catalogue(folder: Path) -> None:
     assert report["ways"]["joint areas"] == report["ways"]["production"]
 
 
+@pytest.mark.parametrize("command", ["gap", "beyond", "components", "retrieval", "areas"])
+def test_where_all_items_of_a_class_are_the_same_there_are_still_numbers(folder: Path, command: str) -> None:
+    """Captions that are the product's type, and one picture of each."""
+    made = items(each=24)
+    first = np.repeat(np.arange(0, len(made.texts), 24), 24)
+    put(replace(made, images=made.images[first], captions=made.captions[first]), folder)
+    few = {
+        "gap": ["--halves", "1"],
+        "components": ["--classes", "1", "2", "--assets", "5", "--draws", "1", "--tsne-draws", "1"],
+        "beyond": ["--classes", "1", "--assets", "1", "2", "--draws", "1"],
+        "areas": ["--classes", "1", "2", "--assets", "5", "--draws", "1"],
+    }
+
+    run(command, folder, *few.get(command, []))
+
+    json.loads((folder / "made/report.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_what_cannot_be_written_is_refused_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["retrieval", "--data", str(folder), "--json", str(folder)]) == 2
+    assert "is a folder; --json expects a file" in capsys.readouterr().err
+    assert main(["paper", "--data", str(folder), "--out", str(folder / "items.jsonl")]) == 2
+    assert "items.jsonl is a file; expected a folder" in capsys.readouterr().err
+
+
 def test_similarities_are_those_of_the_right_pairs(folder: Path) -> None:
     made = items()
     report = run("similarities", folder, "--figures", str(folder / "made"))

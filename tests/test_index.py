@@ -413,6 +413,20 @@ def test_the_sample_is_the_live_assets_of_lowest_hash_whatever_happened(
         assert sample.asset_ids == lowest(live, size)
 
 
+def test_a_sample_is_another_one_only_where_what_it_names_has_changed() -> None:
+    """What is measured of it is measured again then."""
+    sample = Sample(2)
+    sample.put([*"abcdefgh"])
+    before = sample.asset_ids
+    (out,) = [name for name in "abcdefgh" if name == lowest("abcdefgh", 8)[7]]
+
+    sample.put([out])
+    sample.drop([out], list)
+    assert sample.asset_ids is before
+    sample.put([before[0]])
+    assert sample.asset_ids == before and sample.asset_ids is not before
+
+
 def lowest(asset_ids: Iterable[str], size: int) -> tuple[str, ...]:
     return tuple(sorted(asset_ids, key=lambda name: blake2b(name.encode(), digest_size=8).digest())[:size])
 

@@ -21,7 +21,7 @@ def profile_of(asset_ids: Sequence[str], user_id: str = "me") -> Profile:
 
 
 def area_of(number: int, modality: str, size: int = 1) -> Area:
-    return Area(f"area-{number}", modality, size / 8, np.arange(size), 0, np.zeros(2, dtype=np.float32))
+    return Area(f"area-{number}", modality, size / 8, np.arange(size), 0, np.zeros(2, dtype=np.float32), (modality,))
 
 
 def hits_of(
@@ -187,7 +187,7 @@ def test_nothing_own_nothing_twice_nothing_alike_and_never_too_much(
 
 
 def test_an_area_is_reported_with_its_size_weight_and_representative() -> None:
-    area = Area("area", TEXT, 0.25, np.array([2, 0]), 2, np.zeros(2, dtype=np.float32))
+    area = Area("area", TEXT, 0.25, np.array([2, 0]), 2, np.zeros(2, dtype=np.float32), (TEXT,))
 
     ranked = rank(profile_of(["a", "b", "c"]), [area], {}, RULE, "model", 7)
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from zccr_stream.catalogue import Catalogue, Joint
+from zccr_stream.catalogue import Catalogue, Joint, JointSpace
 from zccr_stream.events import IMAGE, MODALITIES, TEXT, Embeddings
 from zccr_stream.index import LiveIndex
-from zccr_stream.interests import AreaRule, Profile, find_areas
+from zccr_stream.interests import Area, AreaRule, Profile, find_areas
 from zccr_stream.pipeline import recommend
 from zccr_stream.ranking import Hits, RankingRule
 from zccr_stream.scores import NEIGHBOURS, calibrate
@@ -87,30 +87,35 @@ def feed_of(index: LiveIndex, profile: Profile, areas: AreaRule, ranking: Rankin
     return [item.asset_id for item in found.feed]
 
 
+def area_of(modalities: tuple[str, ...], seed: Floats) -> Area:
+    return Area("area", modalities[0], 1.0, np.arange(1), 0, seed, modalities)
+
+
 @pytest.mark.parametrize("rule", [RULE, replace(RULE, catalogues=LARGE)], ids=["centroids", "contrast"])
 def test_from_a_cosine_goes_half_of_what_is_usual_for_the_seed_and_for_the_hit(
     index: LiveIndex, rule: AreaRule
 ) -> None:
     """Seen as seeds are: from the mean where enough is known of it."""
     seeds = np.stack([ASSETS[IMAGE][3], ASSETS[TEXT][70], unit(ASSETS[IMAGE][5] + ASSETS[TEXT][5])])
+    areas = [area_of(kinds, seed) for kinds, seed in zip([(IMAGE,), (TEXT,), (IMAGE, TEXT)], seeds, strict=True)]
     found = {modality: index.search(modality, seeds, ["me"] * 3, 8) for modality in MODALITIES}
 
-    scored = calibrate(found, seeds, [(IMAGE,), (TEXT,), (IMAGE, TEXT)], rule)
+    scored = calibrate(found, areas, rule)
 
     def usual(vector: Floats, bank: Floats) -> float:
         cosines = bank.astype(np.float64) @ vector
         return float(np.sort(cosines[cosines <= 0.9995])[-NEIGHBOURS:].mean())
 
     for target in MODALITIES:
-        for line, sources in enumerate([(IMAGE,), (TEXT,), (IMAGE, TEXT)]):
+        for line, area in enumerate(areas):
             for row, cosine, score in zip(
                 found[target].rows[line], found[target].scores[line], scored[target].scores[line], strict=True
             ):
                 hit = found[target].vectors[row]
-                banks = [rule.catalogues[source].sample for source in sources]
+                banks = [rule.catalogues[source].sample for source in area.modalities]
                 if rule.catalogues is LARGE:
                     banks = [unit(bank - bank.mean(axis=0)) for bank in banks]
-                of_hit = np.mean([usual(hit, bank) for bank in banks])
+                of_hit = sum(usual(hit, bank) for bank in banks) / len(banks) ** 0.5
                 expected = cosine - (usual(seeds[line], rule.catalogues[target].sample) + of_hit) / 2
                 assert score == pytest.approx(expected, abs=1e-4)
 
@@ -118,7 +123,23 @@ def test_from_a_cosine_goes_half_of_what_is_usual_for_the_seed_and_for_the_hit(
 def test_where_nothing_was_found_there_is_nothing_to_score() -> None:
     nothing = Hits(np.full((1, 3), -np.inf, np.float32), np.full((1, 3), -1), [], [], np.zeros((0, D), np.float32))
 
-    assert calibrate({TEXT: nothing}, ASSETS[IMAGE][:1], [(IMAGE,)], RULE) == {TEXT: nothing}
+    assert calibrate({TEXT: nothing}, [area_of((IMAGE,), ASSETS[IMAGE][0])], RULE) == {TEXT: nothing}
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_who_owns_one_modality_is_shown_the_same_by_joint_areas_as_by_areas_a_modality(
+    index: LiveIndex, modality: str
+) -> None:
+    """An area that holds one modality is scored as what it is, though it might have held both."""
+    profile = profile_of([0, 1, 2], [modality])
+    merged = replace(CALIBRATED, merged=True)
+
+    apart = feed_of(index, profile, RULE, merged)
+    together = feed_of(index, profile, replace(RULE, joint=Joint.of(CATALOGUES)), merged)
+
+    share = [sum(asset_id.startswith(TEXT) for asset_id in feed) / len(feed) for feed in (apart, together)]
+    assert share[1] == pytest.approx(share[0], abs=0.1)
+    assert 0.2 < share[0] < 0.8
 
 
 def test_cosines_never_put_texts_beside_images_and_calibrated_scores_do(index: LiveIndex) -> None:
@@ -139,9 +160,7 @@ def test_lists_hold_the_best_by_calibrated_score_though_others_have_greater_cosi
 
     for of_area, area in zip(found.areas, areas, strict=True):
         for target in MODALITIES:
-            hits = calibrate(
-                {target: index.search(target, area.seed[None], ["me"], 25)}, area.seed[None], [(TEXT,)], RULE
-            )[target]
+            hits = calibrate({target: index.search(target, area.seed[None], ["me"], 25)}, [area], RULE)[target]
             names = [hits.asset_ids[row] for row in hits.rows[0]]
             best = sorted(zip(-np.round(hits.scores[0].astype(float), 6), names, strict=True))
             expected = [name for _, name in best if name not in profile.asset_ids][: RANKING.k]
@@ -168,3 +187,19 @@ def test_a_joint_area_finds_its_kind_in_both_modalities(index: LiveIndex) -> Non
     assert [len(area.members) for area in areas] == [4, 4, 4]
     assert {kind_of(asset_id) for asset_id in feed} == {0, 1, 2}
     assert len([asset_id for asset_id in feed if asset_id.startswith(TEXT)]) == len(feed) / 2
+
+
+def test_a_joint_space_is_kept_until_an_eighth_of_what_it_was_found_by_is_new() -> None:
+    def known(first: int) -> dict[str, Catalogue]:
+        return {
+            modality: Catalogue.of(vectors[:160], [str(number) for number in range(first, first + 160)])
+            for modality, vectors in ASSETS.items()
+        }
+
+    space = JointSpace()
+    found = space.of(known(0))
+
+    assert space.of(known(0)) is found
+    assert space.of(known(20)) is found
+    assert space.of(known(21)) is not found
+    assert space.of(known(21)) is space.of(known(40))

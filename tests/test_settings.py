@@ -1,9 +1,15 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from zccr_stream import assemble
+from zccr_stream.catalogue import Catalogue
+from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.settings import Settings, document
 
 ROOT = Path(__file__).parent.parent
@@ -83,3 +89,39 @@ def test_secrets_stay_out_of_the_representation(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ZCCR_KAFKA_CONFIG", '{"sasl.password": "geheim"}')
 
     assert "geheim" not in repr(Settings())
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"k": 7}, {"k": 7}),
+        ({"feed_size": 7}, {"feed_size": 7}),
+        ({"near_duplicate": 0.5}, {"near_duplicate": 0.5}),
+        ({"feed_diversity": 0.2}, {"diversity": 0.2}),
+        ({"scores": "calibrated"}, {"calibrated": True}),
+        ({"scores": "calibrated", "feed_merged": True}, {"calibrated": True, "merged": True}),
+    ],
+)
+def test_settings_of_the_feed_reach_its_rule(change: dict[str, Any], expected: dict[str, Any]) -> None:
+    plain = assemble.ranking_rule(Settings())
+
+    assert assemble.ranking_rule(Settings(**change)) == replace(plain, **expected)
+    assert plain != replace(plain, **expected)
+
+
+def test_settings_of_areas_reach_their_rule() -> None:
+    random = np.random.default_rng(0)
+    samples = {modality: random.normal(size=(100, 8)).astype(np.float32) for modality in (IMAGE, TEXT)}
+    known = {modality: Catalogue.of(sample) for modality, sample in samples.items()}
+    plain = assemble.area_rule(Settings(), known)
+    changed = assemble.area_rule(Settings(area_seed="medoid", area_cut=0.5, area_joint=True), known)
+
+    assert (plain.seed, plain.cut, plain.joint, plain.catalogues) == ("contrast", None, None, known)
+    assert (changed.seed, changed.cut) == ("medoid", 0.5)
+    assert changed.joint is not None and set(changed.joint.alignments) == {IMAGE, TEXT}
+    assert assemble.area_rule(Settings(area_joint=True), {IMAGE: known[IMAGE]}).joint is None
+
+
+def test_only_scores_that_are_comparable_can_be_merged() -> None:
+    with pytest.raises(ValidationError, match="expected scores to be calibrated"):
+        Settings(feed_merged=True)

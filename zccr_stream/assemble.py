@@ -7,7 +7,6 @@ around them: log, signals, metrics port, exit code.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from zccr_stream import __version__, metrics
-from zccr_stream.catalogue import Catalogue, Joint
+from zccr_stream.catalogue import Catalogue, Joint, JointSpace
 from zccr_stream.content import ContentLoader, DecodeLimits, FetchLimits
 from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, model_of
 from zccr_stream.events import (
@@ -70,7 +69,7 @@ class Process:
 def process(settings: Settings, topics: Sequence[str]) -> Iterator[Process]:
     """Run the block as a consumer process: it logs, answers probes, and stops at SIGTERM and SIGINT."""
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    _warn_of_unknown_settings()
+    warn_of_unknown_settings()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -88,7 +87,7 @@ def process(settings: Settings, topics: Sequence[str]) -> Iterator[Process]:
         server.close()
 
 
-def _warn_of_unknown_settings() -> None:
+def warn_of_unknown_settings() -> None:
     """A misspelt variable would silently leave the default in force."""
     for name in os.environ:
         if name.startswith("ZCCR_") and name.removeprefix("ZCCR_").lower() not in Settings.model_fields:
@@ -167,7 +166,11 @@ def encoder(settings: Settings) -> Encoder:
     return loaded
 
 
-def area_rule(settings: Settings, catalogues: Mapping[str, Catalogue]) -> AreaRule:
+def area_rule(
+    settings: Settings,
+    catalogues: Mapping[str, Catalogue],
+    joint_of: Callable[[Mapping[str, Catalogue]], Joint] = Joint.of,
+) -> AreaRule:
     """How areas of interest are found in these catalogues, by modality."""
     together = settings.area_joint and set(catalogues) == set(MODALITIES)
     return AreaRule(
@@ -178,14 +181,8 @@ def area_rule(settings: Settings, catalogues: Mapping[str, Catalogue]) -> AreaRu
         sample_size=settings.area_sample_size,
         seed=settings.area_seed,
         catalogues=catalogues,
-        joint=_joint(*sorted(catalogues.items())) if together else None,
+        joint=joint_of(catalogues) if together else None,
     )
-
-
-@functools.lru_cache(maxsize=1)
-def _joint(*catalogues: tuple[str, Catalogue]) -> Joint:
-    """The space that these have in common: as long as they are the same, it is found once."""
-    return Joint.of(dict(catalogues))
 
 
 def ranking_rule(settings: Settings) -> RankingRule:
@@ -388,12 +385,13 @@ def _keep_snapshots(
 
 def refresh(settings: Settings, truth: PostgresOwnership, index: LiveIndex, out: Publisher) -> Refresh:
     """The use case that turns changed profiles into recommendations."""
+    space = JointSpace()
     return Refresh(
         truth,
         index,
         out,
         model(settings),
-        lambda: area_rule(settings, index.catalogues()),
+        lambda: area_rule(settings, index.catalogues(), space.of),
         ranking_rule(settings),
         settings.profile_assets_max,
         time.time_ns,

@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
 
 _NOTHING = 1e-6  # a length below this is rounding: float32 gives no direction there
+_COPY = -2  # below every cosine
 _SAME = 0.9995  # a cosine above this is the asset itself or a copy, stored in float16
 _STEPS_MAX = 50
 _CONVERGED = 1e-3  # of the greatest entry: more steps change no ranking that was measured
@@ -84,7 +85,8 @@ def local_mean(vectors: Floats, bank: Floats, neighbours: int) -> Floats:
 
     Args:
         vectors: (n, d) unit vectors.
-        bank: (m, d) unit vectors of one modality; one that is the vector itself, or a copy, does not count.
+        bank: (m, d) unit vectors of one modality; one that is the vector itself, or a copy, does not count. Where there
+            are nothing but copies, they are what is usual: 1.
         neighbours: how many of the nearest.
 
     Returns:
@@ -99,8 +101,11 @@ def local_mean(vectors: Floats, bank: Floats, neighbours: int) -> Floats:
     for start in range(0, len(vectors), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         cosines = vectors[block] @ bank.T
-        cosines[cosines > _SAME] = -1
-        means[block] = np.partition(cosines, -neighbours, axis=1)[:, -neighbours:].mean(axis=1)
+        cosines[cosines > _SAME] = _COPY
+        nearest = np.partition(cosines, -neighbours, axis=1)[:, -neighbours:]
+        others = nearest > _COPY
+        found = np.count_nonzero(others, axis=1)
+        means[block] = np.where(found > 0, np.where(others, nearest, 0).sum(axis=1) / np.maximum(found, 1), 1)
     return means
 
 

@@ -6,7 +6,7 @@ and for areas that hold images and texts together the maps of both into one spac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from zccr_stream.calibration import Alignment, align
 
+_NEW_SHARE_MAX = 1 / 8  # of the assets that a joint space is found by
 _NOTHING = 1e-6  # float32 does not tell smaller lengths and cosines from 0
 
 Floats = npt.NDArray[np.float32]
@@ -21,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalogue:
-    """One modality's assets of all users, known by a `sample` of them, (m, d).
+    """One modality's assets of all users, known by a `sample` of them, (m, d), those with `asset_ids`.
 
     `mean` is (d,). Seen from there, unrelated assets of every encoder are at right angles on average, and
     `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even dimensions is p.
@@ -30,9 +31,10 @@ class Catalogue:
     sample: Floats = field(repr=False)
     mean: Floats = field(repr=False)
     dimensions: float
+    asset_ids: frozenset[str] = field(default=frozenset(), repr=False)
 
     @classmethod
-    def of(cls, sample: Floats) -> Catalogue:
+    def of(cls, sample: Floats, asset_ids: Iterable[str] = ()) -> Catalogue:
         """Measure a catalogue by (m, d) unit vectors: all there are, or drawn at random.
 
         Raises:
@@ -46,7 +48,7 @@ class Catalogue:
         products = centred @ centred.T if m < centred.shape[1] else centred.T @ centred
         own = np.einsum("nd,nd->n", centred, centred)
         squared_cosine = ((products**2).sum() - (own**2).sum()) / (m * (m - 1))  # of different assets alone
-        return cls(sample, mean, max(1.0, float(1 / max(squared_cosine, _NOTHING))))
+        return cls(sample, mean, max(1.0, float(1 / max(squared_cosine, _NOTHING))), frozenset(asset_ids))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +76,33 @@ class Joint:
             rows = np.flatnonzero(of_row == modality)
             mapped[rows] = self.alignments[modality].apply(vectors[rows])
         return mapped
+
+
+class JointSpace:
+    """The joint space of a running service, which is found again once much of the catalogues has changed.
+
+    To find it takes about a second, and one upload changes nothing that could be seen. So what it is depends a little
+    on when the process started.
+    """
+
+    def __init__(self) -> None:
+        self._found_in: dict[str, frozenset[str]] = {}
+        self._joint: Joint | None = None
+
+    def of(self, catalogues: Mapping[str, Catalogue]) -> Joint:
+        """The joint space of these catalogues, by modality, or of what they were not long ago."""
+        samples = {modality: catalogue.asset_ids for modality, catalogue in catalogues.items()}
+        known = self._joint
+        if known is None or _new_share(samples, self._found_in) > _NEW_SHARE_MAX:
+            known, self._found_in = Joint.of(catalogues), samples
+            self._joint = known
+        return known
+
+
+def _new_share(now: Mapping[str, frozenset[str]], before: Mapping[str, frozenset[str]]) -> float:
+    """Of the modality that changed most; all of it, where nobody knows which assets they are."""
+    both = [(asset_ids, before.get(modality, frozenset())) for modality, asset_ids in now.items()]
+    return max(1 - len(asset_ids & known) / max(len(asset_ids), len(known), 1) for asset_ids, known in both)
 
 
 def directions(vectors: Floats, mean: Floats) -> Floats:

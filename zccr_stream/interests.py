@@ -97,8 +97,8 @@ class AreaRule:
 class Area:
     """An area of interest.
 
-    `members` are rows of the profile in the order of their asset ids, `medoid` is one of them, and the modality is the
-    medoid's; `seed` is (d,) of unit length.
+    `members` are rows of the profile in the order of their asset ids, of these `modalities`. `medoid` is one of them,
+    and `modality` its own. `seed` is (d,) of unit length.
     """
 
     area_id: str
@@ -107,6 +107,7 @@ class Area:
     members: npt.NDArray[np.intp]
     medoid: int
     seed: npt.NDArray[np.float32]
+    modalities: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ def _areas(profile: Profile, units: Floats, kind: _Kind, labels: Labels, rule: A
             members=members,
             medoid=medoid,
             seed=units[medoid].copy() if rule.seed == MEDOID else _seed(totals, units[medoid], rule),
+            modalities=tuple(totals),
         )
 
 

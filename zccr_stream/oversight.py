@@ -37,6 +37,7 @@ DEAD_LETTER_TOPICS = (*INPUT_TOPICS, PROFILE_CHANGED)
 
 _DEAD_LETTERS_GROUP = "zccr-dlq"
 _USERS_AT_ONCE = 64
+_OF_AREAS_AND_FEEDS = ("area_cut", "area_seed", "area_joint", "scores", "feed_merged", "feed_diversity")
 
 Report = Callable[[str, int, int], None]
 """Is told the step, how much of it is done, and how much there is."""
@@ -180,8 +181,14 @@ def evaluate(settings: Settings, rule: EvaluationRule, report: Report) -> Evalua
     return evaluator.evaluation(sample)
 
 
-def measured(evaluation: Evaluation) -> None:
-    """Give the evaluation to the metrics, with the time of its success."""
+def of_areas_and_feeds(settings: Settings) -> dict[str, Any]:
+    """The settings that say what recommendations are made of."""
+    return {name: getattr(settings, name) for name in _OF_AREAS_AND_FEEDS}
+
+
+def measured(evaluation: Evaluation, settings: Settings) -> None:
+    """Give the evaluation to the metrics, with what was measured and the time of its success."""
+    metrics.set_evaluation_info(model(settings), of_areas_and_feeds(settings))
     for feed, lengths in evaluation.feeds.items():
         for length, by_measure in lengths.items():
             for measure, estimate in by_measure.items():

@@ -402,8 +402,7 @@ def _search(
         found = {modality: index.search(modality, seeds, owners, pool) for modality in MODALITIES}
         if not rule.calibrated:
             return found
-        sources = [MODALITIES if found_by.joint else (area.modality,) for area in every]
-        return calibrate(found, seeds, sources, found_by)
+        return calibrate(found, every, found_by)
 
 
 def _report_areas(areas: Sequence[Sequence[Area]]) -> None:

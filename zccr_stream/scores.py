@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from zccr_stream.calibration import comparable, local_mean
 from zccr_stream.catalogue import directions
-from zccr_stream.interests import AreaRule
+from zccr_stream.interests import MEDOID, Area, AreaRule
 from zccr_stream.ranking import Hits
 
 NEIGHBOURS = 10
@@ -23,40 +23,32 @@ POOL = 5
 """Hits to search for each that is shown: calibrated scores have another order than cosines."""
 
 
-def calibrate(
-    found: Mapping[str, Hits],
-    seeds: npt.NDArray[np.float32],
-    sources: Sequence[Sequence[str]],
-    rule: AreaRule,
-) -> dict[str, Hits]:
+def calibrate(found: Mapping[str, Hits], areas: Sequence[Area], rule: AreaRule) -> dict[str, Hits]:
     """Take from every cosine what is usual for its seed and for its hit, half of each (`calibration.comparable`).
 
-    Usual for a seed are the nearest of the hits' modality, for a hit the nearest of the seed's, seen as seeds are.
+    Usual for a seed are the nearest of the hits' modality. Usual for a hit are the nearest of the seed's modality, seen
+    as seeds are; where it has several, of their sum.
 
     Args:
-        found: by modality the hits of s seeds.
-        seeds: (s, d).
-        sources: the modalities that each seed comes from.
-        rule: by which the seeds were made; it knows catalogues of all these modalities.
+        found: by modality the hits of all areas' seeds, a line each.
+        areas: whose seeds they are.
+        rule: by which these were found; it knows catalogues of all their modalities.
     """
-    return {modality: _calibrated(hits, modality, seeds, sources, rule) for modality, hits in found.items()}
+    return {modality: _calibrated(hits, modality, areas, rule) for modality, hits in found.items()}
 
 
-def _calibrated(
-    hits: Hits,
-    modality: str,
-    seeds: npt.NDArray[np.float32],
-    sources: Sequence[Sequence[str]],
-    rule: AreaRule,
-) -> Hits:
+def _calibrated(hits: Hits, modality: str, areas: Sequence[Area], rule: AreaRule) -> Hits:
     if not len(hits.asset_ids):
         return hits
-    of_hits = np.empty_like(hits.scores)
-    kinds = sorted(set(map(tuple, sources)))
+    sources = [(area.modality,) if rule.seed == MEDOID else area.modalities for area in areas]
+    kinds = sorted(set(sources))
     usual = {source: _usual(hits.vectors, source, rule) for source in sorted({one for kind in kinds for one in kind})}
+    of_hits = np.empty_like(hits.scores)
     for kind in kinds:
-        lines = [line for line, of_seed in enumerate(sources) if tuple(of_seed) == kind]
-        of_hits[lines] = np.mean([usual[source] for source in kind], axis=0)[hits.rows[lines]]
+        lines = [line for line, of_area in enumerate(sources) if of_area == kind]
+        of_kind = np.sum([usual[source] for source in kind], axis=0) / np.sqrt(len(kind))  # seeds near right angles
+        of_hits[lines] = of_kind[hits.rows[lines]]
+    seeds = np.stack([area.seed for area in areas])
     of_seeds = local_mean(seeds, rule.catalogues[modality].sample, NEIGHBOURS)
     return replace(hits, scores=comparable(hits.scores, of_seeds, of_hits))
 

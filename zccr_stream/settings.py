@@ -212,8 +212,8 @@ class Settings(BaseSettings):
     )
     area_seed: Literal["contrast", "centroid", "medoid"] = Field(
         "contrast",
-        description="what an area searches with: its centroid as seen from the mean of all assets of the modality "
-        "(the plain centroid until 256 of these are known), the centroid, or the medoid (paper, 5.2)",
+        description="what an area searches with. contrast: its centroid as seen from the mean of all assets of the "
+        "modality (the plain centroid until 256 of these are known); centroid, medoid: as the paper has them (5.2)",
     )
     area_joint: bool = Field(
         False,
@@ -227,8 +227,8 @@ class Settings(BaseSettings):
     near_duplicate: Share = Field(0.97, description="cosine from which two assets count once in the feed")
     scores: Literal["cosine", "calibrated"] = Field(
         "cosine",
-        description="what ranks an area's hits: the cosine with its seed, or that less what is usual for the seed and "
-        "for the hit, which can be compared across modalities (the cosine until each modality has 100 assets)",
+        description="what ranks an area's hits. cosine: with its seed; calibrated: that less what is usual for the "
+        "seed and for the hit, which can be compared across modalities (the cosine until each modality has 100 assets)",
     )
     feed_merged: bool = Field(
         False,
@@ -239,8 +239,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         lt=1,
-        description="how much being unlike what the feed shows already counts against the score; .1 finds more of what "
-        "is wanted and shows somewhat more that is not",
+        description="from 0 to below 1, how much being unlike what the feed shows already counts against the score: .1 "
+        "shows a third fewer near-duplicates, and somewhat more that is of none of the user's areas",
     )
 
     profile_assets_max: Positive = Field(

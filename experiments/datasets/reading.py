@@ -66,7 +66,8 @@ def string(record: Mapping[str, Any], key: str, where: str) -> str:
     """Read a record's string."""
     value = record.get(key)
     if not isinstance(value, str):
-        raise DataError(f'{where}: no "{key}"; expected a string')
+        found = f'"{key}" is {str(value)[:60]!r}' if key in record else f'no "{key}"'
+        raise DataError(f"{where}: {found}; expected a string")
     return value
 
 

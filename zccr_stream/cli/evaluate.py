@@ -77,18 +77,20 @@ def evaluate(
         raise typer.BadParameter("a share above 0 and below 1 is expected", param_hint="--held-out")
     if textfile:
         metrics.check_textfile(textfile)
+    assemble.warn_of_unknown_settings()  # a misspelt one would be compared with itself
     settings = Settings()
     rule = EvaluationRule(users, assets_min, held_out, newest, seed)
     with _bar() as report:
         evaluation = oversight.evaluate(settings, rule, report)
-    oversight.measured(evaluation)
+    oversight.measured(evaluation, settings)
     if textfile:
         metrics.write_evaluation(textfile)
     if pushgateway:
         metrics.push_evaluation(pushgateway)
     console = Console()
     if json:
-        console.print_json(data={"model": assemble.model(settings), "rule": asdict(rule), **_summary(evaluation)})
+        made_of = {"model": assemble.model(settings), "settings": oversight.of_areas_and_feeds(settings)}
+        console.print_json(data={**made_of, "rule": asdict(rule), **_summary(evaluation)})
     else:
         console.print(_who(evaluation, rule), highlight=False)
         console.print(_table(evaluation))

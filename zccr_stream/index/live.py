@@ -122,7 +122,7 @@ class LiveIndex:
                 continue
             found, rows = state.arena.gather(state.live.get(asset_ids, ABSENT))
             if found.all():
-                self._catalogues[modality] = asset_ids, Catalogue.of(rows.vectors.astype(np.float32))
+                self._catalogues[modality] = asset_ids, Catalogue.of(rows.vectors.astype(np.float32), asset_ids)
             elif modality in kept:  # a writer is just moving one of them: what was measured before holds until then
                 self._catalogues[modality] = kept[modality]
         return {modality: catalogue for modality, (_, catalogue) in self._catalogues.items()}

@@ -6,7 +6,7 @@ every replica. Knows nothing of vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from zccr_stream.events.identifiers import lot
 
@@ -27,8 +27,8 @@ class Sample:
 
     def put(self, asset_ids: Sequence[str]) -> None:
         """Note live assets, new ones or such whose vectors changed."""
-        if self._hold(asset_ids):
-            self._choose()
+        if low := self._hold(asset_ids):
+            self._choose(low)
 
     def drop(self, asset_ids: Iterable[str], everything: Callable[[], Sequence[str]]) -> None:
         """Note that assets live here no longer; `everything` lists those that do, where too few are left."""
@@ -38,10 +38,10 @@ class Sample:
         if len(self._held) < self._size and self._below < EVERYTHING:
             self._held, self._below = {}, EVERYTHING
             self._hold(everything())
-        self._choose()
+        self._choose(())
 
-    def _hold(self, asset_ids: Sequence[str]) -> bool:
-        """Hold those of low hash; whether there were any."""
+    def _hold(self, asset_ids: Sequence[str]) -> Collection[str]:
+        """Hold those of low hash; which they are."""
         hashes = [lot(asset_id) for asset_id in asset_ids]
         low = {name: number for name, number in zip(asset_ids, hashes, strict=True) if number < self._below}
         self._held |= low
@@ -49,8 +49,10 @@ class Sample:
             kept = sorted(self._held.items(), key=lambda item: (item[1], item[0]))[: 2 * self._size]
             self._below = kept[-1][1]
             self._held = {name: number for name, number in kept if number < self._below}
-        return bool(low)
+        return low
 
-    def _choose(self) -> None:
+    def _choose(self, put: Collection[str]) -> None:
         lowest = sorted(self._held.items(), key=lambda item: (item[1], item[0]))[: self._size]
-        self.asset_ids = tuple(name for name, _ in lowest)
+        chosen = tuple(name for name, _ in lowest)
+        if chosen != self.asset_ids or not set(put).isdisjoint(chosen):
+            self.asset_ids = chosen

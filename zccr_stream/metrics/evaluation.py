@@ -37,6 +37,17 @@ _users = _gauge("zccr_evaluation_users", "Users measured.")
 _held_out = _gauge("zccr_evaluation_held_out_assets", "Assets held out, to be found.")
 _assets = _gauge("zccr_evaluation_assets", "Assets searched.", "modality")
 _repeats = _gauge("zccr_evaluation_repeats", "Share of the held-out assets with a near-duplicate in their profile.")
+_info = _gauge(
+    "zccr_evaluation_info",
+    "1, with the settings of what was measured.",
+    "model",
+    "area_cut",
+    "area_seed",
+    "area_joint",
+    "scores",
+    "feed_merged",
+    "feed_diversity",
+)
 _last_success = _gauge("zccr_evaluation_last_success_timestamp_seconds", "When an evaluation last came to its end.")
 
 
@@ -68,6 +79,12 @@ def set_sample(users: int, held_out: int, assets: Mapping[str, int], repeats: fl
     _repeats.set(math.nan if repeats is None else repeats)
     for modality, size in assets.items():
         _assets.labels(modality).set(size)
+
+
+def set_evaluation_info(model: str, settings: Mapping[str, object]) -> None:
+    """Which space was measured, and by which settings of areas and feeds."""
+    _info.clear()
+    _info.labels(model=model, **{name: str(value) for name, value in settings.items()}).set(1)
 
 
 def set_evaluation_success(at_s: float) -> None:
