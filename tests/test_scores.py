@@ -115,7 +115,7 @@ def test_from_a_cosine_goes_half_of_what_is_usual_for_the_seed_and_for_the_hit(
                 banks = [rule.catalogues[source].sample for source in area.modalities]
                 if rule.catalogues is LARGE:
                     banks = [unit(bank - bank.mean(axis=0)) for bank in banks]
-                of_hit = sum(usual(hit, bank) for bank in banks) / len(banks) ** 0.5
+                of_hit = np.mean([usual(hit, bank) for bank in banks])
                 expected = cosine - (usual(seeds[line], rule.catalogues[target].sample) + of_hit) / 2
                 assert score == pytest.approx(expected, abs=1e-4)
 

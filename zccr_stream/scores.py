@@ -27,7 +27,7 @@ def calibrate(found: Mapping[str, Hits], areas: Sequence[Area], rule: AreaRule) 
     """Take from every cosine what is usual for its seed and for its hit, half of each (`calibration.comparable`).
 
     Usual for a seed are the nearest of the hits' modality. Usual for a hit are the nearest of the seed's modality, seen
-    as seeds are; where it has several, of their sum.
+    as seeds are; where it has several, on average.
 
     Args:
         found: by modality the hits of all areas' seeds, a line each.
@@ -46,8 +46,7 @@ def _calibrated(hits: Hits, modality: str, areas: Sequence[Area], rule: AreaRule
     of_hits = np.empty_like(hits.scores)
     for kind in kinds:
         lines = [line for line, of_area in enumerate(sources) if of_area == kind]
-        of_kind = np.sum([usual[source] for source in kind], axis=0) / np.sqrt(len(kind))  # seeds near right angles
-        of_hits[lines] = of_kind[hits.rows[lines]]
+        of_hits[lines] = np.mean([usual[source] for source in kind], axis=0)[hits.rows[lines]]
     seeds = np.stack([area.seed for area in areas])
     of_seeds = local_mean(seeds, rule.catalogues[modality].sample, NEIGHBOURS)
     return replace(hits, scores=comparable(hits.scores, of_seeds, of_hits))
