@@ -3,7 +3,8 @@
     python -m experiments paper --data DIR [--encoder NAME] [--out DIR]
     python -m experiments EXPERIMENT --data DIR [--encoder NAME] [--json FILE] [--figures DIR]
 
-The benchmarks beside them run by their own names: python -m experiments.bench_interests, …
+Beside them, by their own names: the benchmarks (python -m experiments.bench_interests, …), and
+python -m experiments.mixtures, which makes up embeddings whose classes are known.
 """
 
 from __future__ import annotations

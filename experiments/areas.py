@@ -17,10 +17,11 @@ As in the paper, of every class one asset is wanted and the others of the class 
   ARI           is the adjusted Rand index of the areas and the classes.
 Precision, nDCG and coverage count with the others of the classes put back, all of them wanted: the share of the feed's
 places that are of the user's classes, the same with the first places worth more, and the share of the classes that
-show up. `near-duplicates` are items within a cosine of .9 of one further up (production passes over .97). Each area's
-list is as long as the longest feed, so that few areas can fill it. A cell of the grid has `draws` users, the same in
-every run; both directions of one user count as one draw in the confidence intervals. `above true areas` is the mean
-difference of the same users' feed recall, whose interval is narrower than those of the two means.
+show up. `near-duplicates` are items within a cosine of .9 of one further up (production passes over .97), `diversity`
+is the mean of 1 - cosine over all pairs of items shown. Each area's list is as long as the longest feed, so that few
+areas can fill it. A cell of the grid has `draws` users, the same in every run; both directions of one user count as one
+draw in the confidence intervals. `above true areas` is the mean difference of the same users' feed recall, whose
+interval is narrower than those of the two means.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ NAMES = dict(zip(WAYS, ("default cut", "true areas", "one area a user", "one are
 MEANS = ("feed_recall", "paper_recall", "ari", "areas")
 """What the JSON file reports of each way, over all cells and of each cell."""
 ABOVE_TRUE = "feed_recall_above_true"
-IN_FEED = ("recall", "precision", "ndcg", "coverage", "near_duplicates")
+IN_FEED = ("recall", "precision", "ndcg", "coverage", "near_duplicates", "diversity")
 
 Report = dict[str, Any]
 
@@ -77,6 +78,7 @@ class Cell:
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the grid's size."""
     grid.add_options(command, DRAWS)
+    grid.add_outliers(command)
 
 
 def measure(items: Items, options: argparse.Namespace) -> Outcome:
@@ -94,7 +96,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
         for c, m in drawable:
             values: dict[str, list[Values]] = {way: [] for way in WAYS}
             for number in range(options.draws):
-                user = draw(codes, c, m, np.random.default_rng([grid.SEED, c, m, number]))
+                user = draw(codes, c, m, np.random.default_rng([grid.SEED, c, m, number]), options.outliers)
                 for way, measured in _with_feed_recall(simulate(labelled, user, rules)).items():
                     values[way].append(measured)
                 progress.advance(simulating)
@@ -159,7 +161,7 @@ def _with_width(report: Report, name: str) -> str:
 
 
 def _feeds(report: Mapping[str, Report]) -> str:
-    columns = [(name, length) for name in IN_FEED[:-1] for length in LENGTHS] + [(IN_FEED[-1], LENGTH)]
+    columns = [(name, length) for name in IN_FEED[:4] for length in LENGTHS] + [(name, LENGTH) for name in IN_FEED[4:]]
     return markdown(
         ["areas", *(f"{name.replace('_', '-')}@{length}" for name, length in columns)],
         [

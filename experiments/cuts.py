@@ -45,7 +45,7 @@ FIXED = np.arange(0.6, 3.25, 0.1).round(1)
 SMALL = (1, 2, 3)
 RECALL = "recall@20"
 
-Users = list[tuple[int, User]]
+Users = list[User]
 """The number of classes, and the user."""
 Vectors = npt.NDArray[np.float32]
 Report = dict[str, Any]
@@ -54,6 +54,7 @@ Report = dict[str, Any]
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the grid's size."""
     grid.add_options(command, DRAWS)
+    grid.add_outliers(command)
 
 
 def measure(items: Items, options: argparse.Namespace) -> Outcome:
@@ -68,7 +69,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     for part, assets in (("common", options.assets), ("small", SMALL)):
         cells, _ = grid.cells(options.classes, assets, np.bincount(codes))
         parts[part] = [
-            (c, draw(codes, c, m, np.random.default_rng([grid.SEED, c, m, number])))
+            draw(codes, c, m, np.random.default_rng([grid.SEED, c, m, number]), options.outliers)
             for c, m in cells
             if c * m > 1
             for number in range(options.draws)
@@ -88,10 +89,10 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
 def _fixed_aris(items: Items, users: Users) -> npt.NDArray[np.float64]:
     """(f,) mean ARI of each fixed distance."""
     aris = np.zeros(len(FIXED))
-    for _, user in users:
+    for user in users:
         for modality in MODALITIES:
             tree = linkage(uploaded(user, modality, items.vectors(modality)).vectors, "ward")
-            true = user.classes[user.own]
+            true = user.groups()
             aris += [measures.adjusted_rand(fcluster(tree, cut, "distance"), true) for cut in FIXED]
     return aris / (len(MODALITIES) * len(users))
 
@@ -114,11 +115,11 @@ def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, floa
 
     values: dict[str, list[tuple[float, float, float]]] = {}
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        for classes, user in progress.track(users, description="cutting"):
+        for user in progress.track(users, description="cutting"):
             by_rule = simulate(items, user, rules, ways)
-            true = by_rule["true areas"][RECALL]
+            true = by_rule["true areas"]
             for name, of_rule in by_rule.items():
-                outcome = (of_rule["ari"], of_rule[RECALL] - true, of_rule["areas"] - classes)
+                outcome = (of_rule["ari"], of_rule[RECALL] - true[RECALL], of_rule["areas"] - true["areas"])
                 values.setdefault(name, []).append(outcome)
     return {
         name: {

@@ -38,6 +38,18 @@ def add_options(command: argparse.ArgumentParser, draws: int, each: Sequence[int
     )
 
 
+def add_outliers(command: argparse.ArgumentParser) -> None:
+    """Add assets of other classes to every profile."""
+    command.add_argument(
+        "--outliers",
+        type=int,
+        choices=range(1001),
+        default=0,
+        metavar="N",
+        help="assets of other classes in every profile, each an area of its own; by default none",
+    )
+
+
 def positive(text: str) -> int:
     """Read a count from the command line."""
     value = int(text)

@@ -38,7 +38,7 @@ Ways = Callable[[Profile, Classes, AreaRule], Mapping[str, list[Area]]]
 class User:
     """A draw: rows of the items, and their class by number, `NOTHING` where it is none of the user's.
 
-    `own` (c m,) are the profile's, oldest first; `wanted` (c,) one more of each class, in the order of the classes;
+    `own` (c m + outliers,) are the profile's, oldest first; `wanted` (c,) one more of each class, in their order;
     `peers` the others of the classes; `strangers` of other classes. `classes` (n,) is of all items.
     """
 
@@ -47,6 +47,13 @@ class User:
     peers: Classes
     strangers: Classes
     classes: Classes
+
+    def groups(self) -> Classes:
+        """(c m + outliers,) the true groups of what is their own: the classes, and each outlier one by itself."""
+        groups = self.classes[self.own].copy()
+        alone = np.flatnonzero(groups == NOTHING)
+        groups[alone] = len(self.wanted) + np.arange(len(alone))
+        return groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ class Rules:
         return cls(assemble.area_rule(settings, index.catalogues()), ranking, settings.index_dead_share_max)
 
 
-def draw(codes: Classes, classes: int, assets: int, random: np.random.Generator) -> User:
+def draw(codes: Classes, classes: int, assets: int, random: np.random.Generator, outliers: int = 0) -> User:
     """Draw a user of `classes` different classes with `assets` of each, and what up to 1,000 others' assets are.
 
     Args:
@@ -85,6 +92,7 @@ def draw(codes: Classes, classes: int, assets: int, random: np.random.Generator)
         classes: c.
         assets: m; a class must have more.
         random: the draw.
+        outliers: assets of other classes that are the user's own as well, one here and one there; nobody wants more.
     """
     chosen = random.choice(np.flatnonzero(np.bincount(codes) > assets), classes, replace=False)
     by_class = [random.permutation(np.flatnonzero(codes == code)) for code in chosen]
@@ -94,6 +102,10 @@ def draw(codes: Classes, classes: int, assets: int, random: np.random.Generator)
     for number, rows in enumerate(by_class):
         numbers[rows] = number
     rest = random.permutation(np.setdiff1d(np.arange(len(codes)), np.concatenate([own, wanted])))
+    if outliers:
+        odd = rest[numbers[rest] == NOTHING][:outliers]
+        own, rest = random.permutation(np.concatenate([own, odd])), np.setdiff1d(rest, odd)
+        rest = random.permutation(rest)
     rest = rest[: max(OTHERS_MAX - classes, 0)]
     return User(own, wanted, rest[numbers[rest] != NOTHING], rest[numbers[rest] == NOTHING], numbers)
 
@@ -120,7 +132,7 @@ def simulate(items: Items, user: User, rules: Rules, ways_to: Ways = ways) -> di
 def _one_way(items: Items, user: User, source: str, target: str, rules: Rules, ways_to: Ways) -> dict[str, Values]:
     """The values by way of a profile of the modality `source` to whom `target` is recommended."""
     profile = uploaded(user, source, items.vectors(source))
-    true = user.classes[user.own]
+    true = user.groups()
     found = ways_to(profile, true, rules.areas)
     vectors = items.vectors(target)
     index = search_space(user, target, vectors, rules)
@@ -200,12 +212,15 @@ def _feed_measures(
     rows = np.array([_row(item.asset_id) for item in rank(profile, areas, hits, rule, "", 0).feed])
     feeds = user.classes[rows][None, :]
     near = measures.near_duplicates(vectors[rows], NEAR)
+    modality = np.zeros(len(rows), np.str_)  # all are of one
     values: Values = {}
     for length in LENGTHS:
         values[f"precision@{length}"] = measures.precision(feeds, length)[0]
         values[f"ndcg@{length}"] = measures.ndcg(feeds, np.array([relevant]), length)[0]
         values[f"coverage@{length}"] = measures.coverage(feeds, len(user.wanted), length)[0]
         values[f"near_duplicates@{length}"] = float(near[:length].mean())
+        diversity = measures.diversity(vectors[rows[:length]], modality[:length])
+        values[f"diversity@{length}"] = float(np.nan_to_num(diversity))  # what shows one item has none
     return values
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from experiments import mixtures
 from experiments.__main__ import EXPERIMENTS, main
 from experiments.simulation import WAYS, draw
 from zccr_stream.events import IMAGE
@@ -174,6 +175,30 @@ def test_what_others_own_is_bounded_as_in_the_paper() -> None:
     user = draw(np.repeat(np.arange(30), 100), 2, 5, np.random.default_rng(0))
 
     assert len(user.wanted) + len(user.peers) + len(user.strangers) == 1000
+
+
+def test_outliers_are_the_users_own_alone_and_each_a_group_by_itself() -> None:
+    codes = np.repeat(np.arange(10), 20)
+    plain, odd = (draw(codes, 3, 4, np.random.default_rng(0), outliers) for outliers in (0, 5))
+
+    groups = odd.groups()
+    assert len(odd.own) == 17 and np.bincount(groups).tolist() == [4, 4, 4, 1, 1, 1, 1, 1]
+    assert set(plain.own.tolist()) < set(odd.own.tolist())
+    outliers = set(odd.own[groups >= 3].tolist())
+    assert outliers.isdisjoint(odd.wanted) and outliers.isdisjoint(odd.peers) and outliers.isdisjoint(odd.strangers)
+    assert plain.groups().tolist() == plain.classes[plain.own].tolist()
+
+
+def test_a_made_up_mixture_has_areas_that_serve_the_feed_with_outliers_beside_them(tmp_path: Path) -> None:
+    assert mixtures.main([str(tmp_path), "--classes", "20", "--spread", ".6"]) == 0
+
+    grid = ["--classes", "2", "5", "--assets", "5", "--draws", "3", "--outliers", "4"]
+    assert main(["areas", "--data", str(tmp_path), *grid, "--json", str(tmp_path / "report.json")]) == 0
+
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [cell["areas"] for cell in report["true"]["cells"]] == [6, 9]
+    assert report["rule"]["ari"] > 0.7  # outliers share areas
+    assert report["rule"]["feed_recall"] > 0.95
 
 
 def test_areas_of_given_groups_are_what_production_makes_of_the_same_groups() -> None:
