@@ -67,7 +67,8 @@ class Kafka:
         producer.close()
 
     def read(self, topic: str, count: int) -> list[Message]:
-        consumer = Consumer({**self.config, "group.id": f"{topic}-reader", "auto.offset.reset": "earliest"})
+        rule = {"auto.offset.reset": "earliest", "topic.metadata.refresh.interval.ms": 200}  # it may not be there yet
+        consumer = Consumer({**self.config, "group.id": f"{topic}-reader", **rule})
         consumer.subscribe([topic])
         read: list[Message] = []
         deadline_s = time.monotonic() + DEADLINE_S
