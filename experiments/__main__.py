@@ -86,11 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sys.stdout.write(outcome.text + "\n")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(outcome.report, indent=1, allow_nan=False) + "\n")
+        _write(options.json, outcome)
     if options.figures:
         outcome.save_figures(options.figures)
     return 0
+
+
+def _write(file: Path, outcome: Outcome) -> None:
+    file.write_text(json.dumps(outcome.report, indent=1, allow_nan=False) + "\n")
 
 
 def _check_written(options: argparse.Namespace) -> None:
@@ -98,9 +101,13 @@ def _check_written(options: argparse.Namespace) -> None:
     file, folders = getattr(options, "json", None), [getattr(options, name, None) for name in ("figures", "out")]
     if file and file.is_dir():
         raise datasets.DataError(f"{file} is a folder; --json expects a file")
-    for folder in filter(None, folders):
+    for folder in filter(None, [file and file.parent, *folders]):
         if folder.exists() and not folder.is_dir():
             raise datasets.DataError(f"{folder} is a file; expected a folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise datasets.DataError(f"{folder} cannot be made: {error.strerror}") from error
 
 
 def _paper(items: Items, options: argparse.Namespace) -> int:
@@ -124,7 +131,7 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
             failed += 1
             parts += [f"## {name}: {title}", f"Failed: {type(error).__name__}: {error}"]
             continue
-        (options.out / f"{name}.json").write_text(json.dumps(outcome.report, indent=1) + "\n")
+        _write(options.out / f"{name}.json", outcome)
         figures = [f"![{file.stem}]({file.name})" for file in outcome.save_figures(options.out)]
         parts += [f"## {name}: {title}", f"`{command}`", outcome.text, *figures]
         (options.out / REPORT).write_text("\n\n".join(parts) + "\n")  # what is there is kept, whatever comes

@@ -46,7 +46,6 @@ SMALL = (1, 2, 3)
 RECALL = "recall@20"
 
 Users = list[User]
-"""The number of classes, and the user."""
 Vectors = npt.NDArray[np.float32]
 Report = dict[str, Any]
 
@@ -71,7 +70,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
         parts[part] = [
             draw(codes, c, m, np.random.default_rng([grid.SEED, c, m, number]), options.outliers)
             for c, m in cells
-            if c * m > 1
+            if c * m + options.outliers > 1
             for number in range(options.draws)
         ]
     aris = {part: _fixed_aris(labelled, users) for part, users in parts.items()}
@@ -124,7 +123,7 @@ def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, floa
     return {
         name: {
             **dict(zip(("ari", "above_true", "areas_more"), np.mean(of_rule, axis=0).tolist(), strict=True)),
-            "half_width": half_width([above for _, above, _ in of_rule]),
+            **({"half_width": half_width([above for _, above, _ in of_rule])} if len(of_rule) > 1 else {}),
         }
         for name, of_rule in values.items()
     }
@@ -158,4 +157,5 @@ def _table(report: Mapping[str, Report]) -> str:
 
 def _cells(values: Report) -> Sequence[str]:
     ari = f"{values['ari']:.3f}" + (f" (at {values['cut']})" if "cut" in values else "")
-    return [ari, f"{values['above_true']:+.3f} ± {values['half_width']:.3f}", f"{values['areas_more']:+.1f}"]
+    width = f" ± {values['half_width']:.3f}" if "half_width" in values else ""
+    return [ari, f"{values['above_true']:+.3f}{width}", f"{values['areas_more']:+.1f}"]

@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gap", type=float, default=0.5, metavar="G", help="by default %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="by default %(default)s")
     options = parser.parse_args(arguments)
+    if options.folder.exists() and not (options.folder.is_dir() and not any(options.folder.iterdir())):
+        parser.error(f"{options.folder} is there already, and no empty folder")
     pictures, captions, labels = mixture(options.classes, options.dimensions, options.spread, options.gap, options.seed)
     options.folder.mkdir(parents=True, exist_ok=True)
     np.save(options.folder / IMAGES, pictures.astype(np.float32))

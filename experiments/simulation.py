@@ -92,7 +92,8 @@ def draw(codes: Classes, classes: int, assets: int, random: np.random.Generator,
         classes: c.
         assets: m; a class must have more.
         random: the draw.
-        outliers: assets of other classes that are the user's own as well, one here and one there; nobody wants more.
+        outliers: assets that are the user's own as well, each of another class, of which nobody wants more; fewer where
+            there are not so many classes.
     """
     chosen = random.choice(np.flatnonzero(np.bincount(codes) > assets), classes, replace=False)
     by_class = [random.permutation(np.flatnonzero(codes == code)) for code in chosen]
@@ -103,7 +104,9 @@ def draw(codes: Classes, classes: int, assets: int, random: np.random.Generator,
         numbers[rows] = number
     rest = random.permutation(np.setdiff1d(np.arange(len(codes)), np.concatenate([own, wanted])))
     if outliers:
-        odd = rest[numbers[rest] == NOTHING][:outliers]
+        strangers = rest[numbers[rest] == NOTHING]
+        _, first = np.unique(codes[strangers], return_index=True)
+        odd = strangers[np.sort(first)][:outliers]
         own, rest = random.permutation(np.concatenate([own, odd])), np.setdiff1d(rest, odd)
         rest = random.permutation(rest)
     rest = rest[: max(OTHERS_MAX - classes, 0)]

@@ -155,7 +155,7 @@ def test_beyond_does_without_a_catalogue(folder: Path) -> None:
     assert report["ways"]["joint areas"] == report["ways"]["production"]
 
 
-@pytest.mark.parametrize("command", ["gap", "beyond", "components", "retrieval", "areas"])
+@pytest.mark.parametrize("command", ["gap", "beyond", "components", "retrieval", "areas", "cuts"])
 def test_where_all_items_of_a_class_are_the_same_there_are_still_numbers(folder: Path, command: str) -> None:
     """Captions that are the product's type, and one picture of each."""
     made = items(each=24)
@@ -166,6 +166,7 @@ def test_where_all_items_of_a_class_are_the_same_there_are_still_numbers(folder:
         "components": ["--classes", "1", "2", "--assets", "5", "--draws", "1", "--tsne-draws", "1"],
         "beyond": ["--classes", "1", "--assets", "1", "2", "--draws", "1"],
         "areas": ["--classes", "1", "2", "--assets", "5", "--draws", "1"],
+        "cuts": ["--classes", "2", "--assets", "5", "--draws", "1"],
     }
 
     run(command, folder, *few.get(command, []))

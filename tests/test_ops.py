@@ -24,7 +24,7 @@ import pytest
 import yaml
 from prometheus_client import start_http_server
 
-from zccr_stream import metrics
+from zccr_stream import metrics, oversight
 from zccr_stream.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -277,8 +277,8 @@ def touch_everything() -> None:
     metrics.set_lead("random", 20, 0.1, 0.01)
     metrics.set_distinct("production", 20, 0.5)
     metrics.set_sample(500, 1000, {"image": 3}, 0.1)
-    of_areas_and_feeds = ("area_cut", "area_seed", "area_joint", "scores", "feed_merged", "feed_diversity")
-    metrics.set_evaluation_info("mini", dict.fromkeys(of_areas_and_feeds, "as it is"))
+    of_areas_and_feeds = oversight.of_areas_and_feeds(Settings())
+    metrics.set_evaluation_info("mini", of_areas_and_feeds)
     metrics.set_evaluation_success(time.time() - 5)
 
 

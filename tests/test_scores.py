@@ -190,9 +190,9 @@ def test_a_joint_area_finds_its_kind_in_both_modalities(index: LiveIndex) -> Non
 
 
 def test_a_joint_space_is_kept_until_an_eighth_of_what_it_was_found_by_is_new() -> None:
-    def known(first: int) -> dict[str, Catalogue]:
+    def known(first: int, revision: int = 1) -> dict[str, Catalogue]:
         return {
-            modality: Catalogue.of(vectors[:160], [str(number) for number in range(first, first + 160)])
+            modality: Catalogue.of(vectors[:160], [(str(number), revision) for number in range(first, first + 160)])
             for modality, vectors in ASSETS.items()
         }
 
@@ -203,3 +203,4 @@ def test_a_joint_space_is_kept_until_an_eighth_of_what_it_was_found_by_is_new() 
     assert space.of(known(20)) is found
     assert space.of(known(21)) is not found
     assert space.of(known(21)) is space.of(known(40))
+    assert space.of(known(21, revision=2)) is not space.of(known(21))

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalogue:
-    """One modality's assets of all users, known by a `sample` of them, (m, d), those with `asset_ids`.
+    """One modality's assets of all users, known by a `sample` of them, (m, d), those with `revisions` by asset id.
 
     `mean` is (d,). Seen from there, unrelated assets of every encoder are at right angles on average, and
     `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even dimensions is p.
@@ -31,10 +31,10 @@ class Catalogue:
     sample: Floats = field(repr=False)
     mean: Floats = field(repr=False)
     dimensions: float
-    asset_ids: frozenset[str] = field(default=frozenset(), repr=False)
+    revisions: frozenset[tuple[str, int]] = field(default=frozenset(), repr=False)
 
     @classmethod
-    def of(cls, sample: Floats, asset_ids: Iterable[str] = ()) -> Catalogue:
+    def of(cls, sample: Floats, revisions: Iterable[tuple[str, int]] = ()) -> Catalogue:
         """Measure a catalogue by (m, d) unit vectors: all there are, or drawn at random.
 
         Raises:
@@ -48,7 +48,7 @@ class Catalogue:
         products = centred @ centred.T if m < centred.shape[1] else centred.T @ centred
         own = np.einsum("nd,nd->n", centred, centred)
         squared_cosine = ((products**2).sum() - (own**2).sum()) / (m * (m - 1))  # of different assets alone
-        return cls(sample, mean, max(1.0, float(1 / max(squared_cosine, _NOTHING))), frozenset(asset_ids))
+        return cls(sample, mean, max(1.0, float(1 / max(squared_cosine, _NOTHING))), frozenset(revisions))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,12 +86,12 @@ class JointSpace:
     """
 
     def __init__(self) -> None:
-        self._found_in: dict[str, frozenset[str]] = {}
+        self._found_in: dict[str, frozenset[tuple[str, int]]] = {}
         self._joint: Joint | None = None
 
     def of(self, catalogues: Mapping[str, Catalogue]) -> Joint:
         """The joint space of these catalogues, by modality, or of what they were not long ago."""
-        samples = {modality: catalogue.asset_ids for modality, catalogue in catalogues.items()}
+        samples = {modality: catalogue.revisions for modality, catalogue in catalogues.items()}
         known = self._joint
         if known is None or _new_share(samples, self._found_in) > _NEW_SHARE_MAX:
             known, self._found_in = Joint.of(catalogues), samples
@@ -99,10 +99,12 @@ class JointSpace:
         return known
 
 
-def _new_share(now: Mapping[str, frozenset[str]], before: Mapping[str, frozenset[str]]) -> float:
+def _new_share(
+    now: Mapping[str, frozenset[tuple[str, int]]], before: Mapping[str, frozenset[tuple[str, int]]]
+) -> float:
     """Of the modality that changed most; all of it, where nobody knows which assets they are."""
-    both = [(asset_ids, before.get(modality, frozenset())) for modality, asset_ids in now.items()]
-    return max(1 - len(asset_ids & known) / max(len(asset_ids), len(known), 1) for asset_ids, known in both)
+    both = [(revisions, before.get(modality, frozenset())) for modality, revisions in now.items()]
+    return max(1 - len(revisions & known) / max(len(revisions), len(known), 1) for revisions, known in both)
 
 
 def directions(vectors: Floats, mean: Floats) -> Floats:

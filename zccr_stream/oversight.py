@@ -37,7 +37,16 @@ DEAD_LETTER_TOPICS = (*INPUT_TOPICS, PROFILE_CHANGED)
 
 _DEAD_LETTERS_GROUP = "zccr-dlq"
 _USERS_AT_ONCE = 64
-_OF_AREAS_AND_FEEDS = ("area_cut", "area_seed", "area_joint", "scores", "feed_merged", "feed_diversity")
+_OF_AREAS_AND_FEEDS = (
+    "area_cut",
+    "area_seed",
+    "area_joint",
+    "scores",
+    "feed_merged",
+    "feed_diversity",
+    "near_duplicate",
+    "k",
+)
 
 Report = Callable[[str, int, int], None]
 """Is told the step, how much of it is done, and how much there is."""

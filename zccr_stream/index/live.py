@@ -122,7 +122,8 @@ class LiveIndex:
                 continue
             found, rows = state.arena.gather(state.live.get(asset_ids, ABSENT))
             if found.all():
-                self._catalogues[modality] = asset_ids, Catalogue.of(rows.vectors.astype(np.float32), asset_ids)
+                revisions = zip(asset_ids, rows.revisions.tolist(), strict=True)
+                self._catalogues[modality] = asset_ids, Catalogue.of(rows.vectors.astype(np.float32), revisions)
             elif modality in kept:  # a writer is just moving one of them: what was measured before holds until then
                 self._catalogues[modality] = kept[modality]
         return {modality: catalogue for modality, (_, catalogue) in self._catalogues.items()}

@@ -47,6 +47,8 @@ _info = _gauge(
     "scores",
     "feed_merged",
     "feed_diversity",
+    "near_duplicate",
+    "k",
 )
 _last_success = _gauge("zccr_evaluation_last_success_timestamp_seconds", "When an evaluation last came to its end.")
 
