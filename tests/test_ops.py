@@ -24,6 +24,7 @@ import pytest
 import yaml
 from prometheus_client import start_http_server
 
+from tests.waiting import wait_until
 from zccr_stream import metrics, oversight
 from zccr_stream.settings import Settings
 
@@ -59,11 +60,16 @@ def names_in(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:zccr|process|python)_\w+", re.sub(r'"[^"]*"', "", expression)))
 
 
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
+
+
 def declared() -> dict[str, str]:
     """Every series name that /metrics can show or an evaluation export, and the metric that it belongs to."""
     series = {}
     for family in (*metrics.REGISTRY.collect(), *metrics.EVALUATION.collect()):
-        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}.get(
+            family.type, ("",)
+        )
         series.update({family.name + suffix: family.name for suffix in suffixes})
     return series
 
@@ -328,13 +334,6 @@ def _query(tmp_path: Path) -> Iterator[Callable[[str], list[Any]]]:
     server.close()
     evaluation.shutdown()
     evaluation.server_close()
-
-
-def wait_until(condition: Callable[[], object], within_s: float, message: str) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline_s, message
-        time.sleep(0.1)
 
 
 def test_every_query_of_every_panel_finds_something_once_everything_happened(

@@ -92,11 +92,9 @@ class JointSpace:
     def of(self, catalogues: Mapping[str, Catalogue]) -> Joint:
         """The joint space of these catalogues, by modality, or of what they were not long ago."""
         samples = {modality: catalogue.revisions for modality, catalogue in catalogues.items()}
-        known = self._joint
-        if known is None or _new_share(samples, self._found_in) > _NEW_SHARE_MAX:
-            known, self._found_in = Joint.of(catalogues), samples
-            self._joint = known
-        return known
+        if self._joint is None or _new_share(samples, self._found_in) > _NEW_SHARE_MAX:
+            self._joint, self._found_in = Joint.of(catalogues), samples
+        return self._joint
 
 
 def _new_share(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import HTTPError
 
-from prometheus_client import CollectorRegistry, Gauge, push_to_gateway, write_to_textfile
+from prometheus_client import CollectorRegistry, Gauge, Info, push_to_gateway, write_to_textfile
 
 EVALUATION = CollectorRegistry(auto_describe=True)
 
@@ -37,19 +37,7 @@ _users = _gauge("zccr_evaluation_users", "Users measured.")
 _held_out = _gauge("zccr_evaluation_held_out_assets", "Assets held out, to be found.")
 _assets = _gauge("zccr_evaluation_assets", "Assets searched.", "modality")
 _repeats = _gauge("zccr_evaluation_repeats", "Share of the held-out assets with a near-duplicate in their profile.")
-_info = _gauge(
-    "zccr_evaluation_info",
-    "1, with the settings of what was measured.",
-    "model",
-    "area_cut",
-    "area_seed",
-    "area_joint",
-    "scores",
-    "feed_merged",
-    "feed_diversity",
-    "near_duplicate",
-    "k",
-)
+_info = Info("zccr_evaluation", "Which space was measured, by which settings of areas and feeds.", registry=EVALUATION)
 _last_success = _gauge("zccr_evaluation_last_success_timestamp_seconds", "When an evaluation last came to its end.")
 
 
@@ -85,8 +73,7 @@ def set_sample(users: int, held_out: int, assets: Mapping[str, int], repeats: fl
 
 def set_evaluation_info(model: str, settings: Mapping[str, object]) -> None:
     """Which space was measured, and by which settings of areas and feeds."""
-    _info.clear()
-    _info.labels(model=model, **{name: str(value) for name, value in settings.items()}).set(1)
+    _info.info({"model": model, **{name: str(value) for name, value in settings.items()}})
 
 
 def set_evaluation_success(at_s: float) -> None:
