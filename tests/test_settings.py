@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from zccr_stream import assemble
-from zccr_stream.catalogue import Catalogue
+from zccr_stream.catalogue import Catalogue, Joint
 from zccr_stream.events import IMAGE, TEXT
+from zccr_stream.interests import Profile
 from zccr_stream.settings import Settings, document
 
 ROOT = Path(__file__).parent.parent
@@ -125,3 +127,33 @@ def test_settings_of_areas_reach_their_rule() -> None:
 def test_only_scores_that_are_comparable_can_be_merged() -> None:
     with pytest.raises(ValidationError, match="expected scores to be calibrated"):
         Settings(feed_merged=True)
+
+
+def test_a_service_finds_its_joint_space_once_while_its_catalogue_is_nearly_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, find = [], Joint.of
+
+    def counted(catalogues: Any) -> Joint:
+        found.append(catalogues)
+        return find(catalogues)
+
+    monkeypatch.setattr(Joint, "of", counted)
+    vectors = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
+
+    def known(first: int) -> dict[str, Catalogue]:
+        revisions = [(str(number), 1) for number in range(first, first + 100)]
+        return {modality: Catalogue.of(vectors, revisions) for modality in (IMAGE, TEXT)}
+
+    catalogues = iter([known(0), known(1), known(2), known(50)])
+    index: Any = SimpleNamespace(catalogues=lambda: next(catalogues))
+    empty = Profile("u", 1, [], [], np.zeros(0, np.int64), np.zeros((0, 8), np.float32))
+    truth: Any = SimpleNamespace(sizes=lambda users: np.zeros(len(users)), profiles=lambda users, held: [empty])
+    out: Any = SimpleNamespace(publish=lambda messages: None)
+    refresh = assemble.refresh(Settings(area_joint=True, encoder="mini"), truth, index, out)
+
+    for _ in range(3):
+        refresh.refresh(["u"])
+    assert len(found) == 1
+    refresh.refresh(["u"])
+    assert len(found) == 2
