@@ -3,7 +3,8 @@
     python -m experiments paper --data DIR [--encoder NAME] [--out DIR]
     python -m experiments EXPERIMENT --data DIR [--encoder NAME] [--json FILE] [--figures DIR]
 
-Beside them, by their own names: the benchmarks (python -m experiments.bench_interests, …), and
+Beside them, by their own names: the benchmarks (python -m experiments.bench_interests, …),
+python -m experiments.constants, which says how good the cut's constants are over several data sets, and
 python -m experiments.mixtures, which makes up embeddings whose classes are known.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -117,7 +119,7 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
     failed = 0
     for name, (experiment, title) in EXPERIMENTS.items():
         sys.stderr.write(f"{name}: {title}\n")
-        command = f"python -m experiments {name} --data {options.data} --encoder {options.encoder}"
+        command = f"python -m experiments {name} {_common(options)}"
         defaults = argparse.ArgumentParser()
         experiment.add_options(defaults)
         try:
@@ -138,6 +140,16 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
     (options.out / REPORT).write_text("\n\n".join(parts) + "\n")
     sys.stdout.write(f"{options.out / REPORT}: {len(EXPERIMENTS) - failed} of {len(EXPERIMENTS)} experiments\n")
     return 0 if failed < len(EXPERIMENTS) else 2
+
+
+def _common(options: argparse.Namespace) -> str:
+    """The options that all experiments share, as one gives them; without those that are as by default."""
+    parser = argparse.ArgumentParser()
+    _add_common(parser)
+    data = ["--data", str(options.data)]
+    defaults = vars(parser.parse_args(data)).items()
+    given = [(name, str(getattr(options, name))) for name, default in defaults if getattr(options, name) != default]
+    return shlex.join([*data, *(part for name, value in given for part in (f"--{name}", value))])
 
 
 def _load(options: argparse.Namespace) -> Items:

@@ -184,7 +184,7 @@ def _measured(items: Items, user: User, rules: Rules, projections: Sequence[str]
     values = np.full((len(SYSTEMS), len(TASKS), 4), np.nan)
     true = user.classes[user.own]
     for source in (TEXT, IMAGE):
-        profile = uploaded(user, source, items.vectors(source))
+        profile = uploaded(user.own, source, items.vectors(source))
         found = _found(profile, true, rules.areas, projections, smallest)
         of_areas = {
             name: (adjusted_rand(group_numbers(areas, len(true)), true), len(areas)) for name, areas in found.items()

@@ -10,6 +10,7 @@ true areas of the same users, and how many areas it finds more than there are. T
   fixed         the Ward distance of a grid that has the best ARI on these very users, chosen by labels that nobody has
                 in production: what a rule without labels can hope for
   best for all  the same, one distance for both kinds of users
+  true number   Ward's tree cut into as many areas as there are: what any rule without labels could hope to know
   scaled        1.5 times the distance of random pairs
   silhouette    the number of areas with the best mean silhouette, one area below .1
 """
@@ -90,7 +91,7 @@ def _fixed_aris(items: Items, users: Users) -> npt.NDArray[np.float64]:
     aris = np.zeros(len(FIXED))
     for user in users:
         for modality in MODALITIES:
-            tree = linkage(uploaded(user, modality, items.vectors(modality)).vectors, "ward")
+            tree = linkage(uploaded(user.own, modality, items.vectors(modality)).vectors, "ward")
             true = user.groups()
             aris += [measures.adjusted_rand(fcluster(tree, cut, "distance"), true) for cut in FIXED]
     return aris / (len(MODALITIES) * len(users))
@@ -103,6 +104,7 @@ def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, floa
     def ways(profile: Profile, true: Classes, rule: AreaRule) -> dict[str, list[Area]]:
         tree = linkage(profile.vectors, "ward")
         groups = {name: fcluster(tree, cut, "distance") for name, cut in fixed.items()}
+        groups["true number"] = fcluster(tree, len(np.unique(true)), "maxclust")
         groups["scaled"] = fcluster(tree, 1.5 * spreads[profile.modalities[0]], "distance")
         groups["silhouette"] = _silhouette(tree, profile.vectors)
         return {

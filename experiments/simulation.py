@@ -134,7 +134,7 @@ def simulate(items: Items, user: User, rules: Rules, ways_to: Ways = ways) -> di
 
 def _one_way(items: Items, user: User, source: str, target: str, rules: Rules, ways_to: Ways) -> dict[str, Values]:
     """The values by way of a profile of the modality `source` to whom `target` is recommended."""
-    profile = uploaded(user, source, items.vectors(source))
+    profile = uploaded(user.own, source, items.vectors(source))
     true = user.groups()
     found = ways_to(profile, true, rules.areas)
     vectors = items.vectors(target)
@@ -154,15 +154,15 @@ def _one_way(items: Items, user: User, source: str, target: str, rules: Rules, w
     }
 
 
-def uploaded(user: User, modality: str, vectors: npt.NDArray[np.float32]) -> Profile:
-    """The profile of what a user owns of one modality, whose items have the unit vectors (n, d)."""
+def uploaded(own: Classes, modality: str, vectors: npt.NDArray[np.float32]) -> Profile:
+    """The profile of a user who owns these rows, (m,), of the items of one modality, unit vectors (n, d)."""
     return Profile(
         USER,
         1,
-        _asset_ids(user.own, modality),
-        [modality] * len(user.own),
-        np.arange(len(user.own)),
-        vectors[user.own].astype(np.float16).astype(np.float32),  # as the truth keeps them
+        _asset_ids(own, modality),
+        [modality] * len(own),
+        np.arange(len(own)),
+        vectors[own].astype(np.float16).astype(np.float32),  # as the truth keeps them
     )
 
 

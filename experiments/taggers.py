@@ -184,7 +184,7 @@ def _measured(
 
 def _by_areas(vectors: Mapping[str, Vectors], source: str, target: str, user: User, rules: Rules) -> Values:
     """(3, 4) the values by each of the `WAYS` to areas, in the space of these vectors."""
-    profile = uploaded(user, source, vectors[source])
+    profile = uploaded(user.own, source, vectors[source])
     true = user.classes[user.own]
     points = project(profile.vectors, LINEAR, rules.areas.variance)
     numbered = ward(points, [len(user.wanted)])[:, 0]

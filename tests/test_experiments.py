@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from experiments import mixtures
+from experiments import constants, mixtures
 from experiments.__main__ import EXPERIMENTS, main
 from experiments.simulation import WAYS, draw
 from zccr_stream.events import IMAGE
@@ -84,10 +84,11 @@ def test_paper_runs_everything_and_says_what_the_data_lack(
     (folder / "items.jsonl").write_text("\n".join([json.dumps({"text": "x"})] * (CLASSES * ITEMS)))  # no labels
     out = tmp_path / "out"
 
-    assert main(["paper", "--data", str(folder), "--out", str(out)]) == 0
+    assert main(["paper", "--data", str(folder), "--limit", "40", "--out", str(out)]) == 0
 
     report = (out / "report.md").read_text()
     assert "Not measured: these items have no labels" in report
+    assert f"`python -m experiments retrieval --data {folder} --limit 40`" in report
     assert "unimodal" in report
     assert set(json.loads((out / "retrieval.json").read_text())) == {"unimodal", "multimodal", "closed"}
     assert not (out / "areas.json").exists()
@@ -96,7 +97,16 @@ def test_paper_runs_everything_and_says_what_the_data_lack(
 def test_rules_for_the_cut_are_compared_on_the_same_users(folder: Path) -> None:
     report = run("cuts", folder, "--classes", "1", "3", "--assets", "4", "--draws", "2")
 
-    assert {"true areas", "calibrated", "uncalibrated", "fixed", "best for all", "scaled", "silhouette"} == set(report)
+    assert {
+        "true areas",
+        "calibrated",
+        "uncalibrated",
+        "fixed",
+        "best for all",
+        "true number",
+        "scaled",
+        "silhouette",
+    } == set(report)
     for parts in report.values():
         assert set(parts) == {"common", "small"}
     true = report["true areas"]["common"]
@@ -199,6 +209,45 @@ def test_a_made_up_mixture_has_areas_that_serve_the_feed_with_outliers_beside_th
     assert [cell["areas"] for cell in report["true"]["cells"]] == [6, 9]
     assert report["rule"]["ari"] > 0.7  # outliers share areas
     assert report["rule"]["feed_recall"] > 0.95
+
+
+def test_constants_of_the_cut_are_compared_with_the_best_fixed_distances(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mixture"
+    assert mixtures.main([str(folder), "--classes", "30", "--spread", ".8"]) == 0
+    capsys.readouterr()
+
+    assert constants.main([str(folder), "--draws", "1"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    (known,) = [line for line in lines if line.startswith("| production ")]
+    (careless,) = [line for line in lines if line.startswith("| kin 0 ")]
+    known_small, careless_small = (float(line.split("|")[3].split("/")[0]) for line in (known, careless))
+    assert careless_small < known_small - 0.1  # small profiles need it
+    assert abs(float(known.split("|")[2].split("/")[0])) < 0.1
+
+
+def test_users_of_one_group_are_the_same_in_every_run_and_hold_what_they_say() -> None:
+    codes = np.repeat(np.arange(30), 40)
+
+    users = list(constants.draws(codes, 1))
+
+    assert [group for group, _, _ in users] == [group for group, _, _ in constants.draws(codes, 1)]
+    assert {group for group, _, _ in users} == set(constants.GROUPS)
+    for group, rows, true in users:
+        assert len(set(rows.tolist())) == len(rows) == len(true) > 1
+        assert all(len(set(codes[rows[true == number]].tolist())) == 1 for number in range(true.max() + 1))
+        sizes = np.bincount(true)
+        assert sizes.min() == 1 if group == "skewed" else len(set(sizes.tolist())) == 1
+
+
+def test_constants_are_not_measured_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        constants.main([str(tmp_path / "nothing")])
+
+    assert stopped.value.code == 2
+    assert "is no folder" in capsys.readouterr().err
 
 
 def test_areas_of_given_groups_are_what_production_makes_of_the_same_groups() -> None:

@@ -14,7 +14,8 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
-from zccr_stream.catalogue import Catalogue, Joint
+from zccr_stream import interests
+from zccr_stream.catalogue import Catalogue, Joint, directions
 from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.interests import CONTRAST, CONTRAST_MIN, CUT, MEDOID, Area, AreaRule, Profile, areas_of, find_areas
 
@@ -390,6 +391,70 @@ def test_the_catalogue_gives_the_cut_of_any_size_with_outliers(
     areas = find_areas(profile_of(units(vectors)), replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(catalogue)}))
 
     assert adjusted_rand_score(truth, labels_of(areas, len(truth))) > 0.99
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_assets_settle_in_the_area_that_is_closest_to_them(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held against cosines asset by asset; Ward's tree alone leaves some where others are closer."""
+    vectors = space(30, 32, 1.2, 0.5, seed)
+    catalogue = Catalogue.of(vectors)
+    truth = np.repeat(np.arange(6), 12)
+    rows = 20 * truth + np.tile(np.arange(12), 6)
+    profile, rule = profile_of(vectors[rows]), replace(RULE, cut=None, catalogues={IMAGE: catalogue})
+    seen = directions(vectors[rows], catalogue.mean)
+
+    labels = labels_of(find_areas(profile, rule), len(rows))
+    monkeypatch.setattr(interests, "_ROUNDS", 0)
+    by_ward = labels_of(find_areas(profile, rule), len(rows))
+
+    assert restless(seen, labels) == []
+    assert restless(seen, by_ward) != []
+    assert adjusted_rand_score(truth, labels) > adjusted_rand_score(truth, by_ward)
+
+
+def restless(seen: Floats, labels: npt.NDArray[np.intp]) -> list[int]:
+    """Rows that are closer to another area than to the others of their own, unless that one's assets are far closer."""
+
+    def closeness(row: int, label: int) -> float:
+        others = np.flatnonzero((labels == label) & (np.arange(len(labels)) != row))
+        total = seen[others].sum(axis=0)
+        return float(seen[row] @ total / np.linalg.norm(total)) if len(others) else 1.0
+
+    own = np.array([closeness(row, label) for row, label in enumerate(labels.tolist())])
+    typical = [own[labels == label].mean() for label in range(labels.max() + 1)]
+    return [
+        row
+        for row, mine in enumerate(labels.tolist())
+        if np.count_nonzero(labels == mine) > 1
+        and any(
+            own[row] + 1e-5 < closeness(row, label) > 0.25 * mean for label, mean in enumerate(typical) if label != mine
+        )
+    ]
+
+
+def test_an_absolute_cut_leaves_assets_where_ward_has_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = space(6, 32, 1.2, 0.5, seed=0)
+    rule = replace(RULE, catalogues={IMAGE: Catalogue.of(vectors)})
+
+    found = named(profile_of(vectors), find_areas(profile_of(vectors), rule))
+    monkeypatch.setattr(interests, "_ROUNDS", 0)
+
+    assert found == named(profile_of(vectors), find_areas(profile_of(vectors), rule))
+
+
+def test_what_is_like_no_area_stays_out_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five strangers that Ward has left together are closer to this or that area than to each other, but not close."""
+    catalogue = Catalogue.of(space(100, 512, 1.0, 1.0, seed=1))
+    kinds = mixture(np.repeat(np.arange(5), 40).tolist(), 512, 1.0, seed=7).astype(np.float64)
+    odd = mixture(list(range(5)), 512, 1.0, seed=8).astype(np.float64)
+    vectors = np.concatenate([kinds, odd])
+    vectors[:, 0] += 1
+    profile, rule = profile_of(units(vectors)), replace(RULE, cut=None, catalogues={IMAGE: catalogue})
+
+    labels = labels_of(find_areas(profile, rule), 205)
+    assert set(labels[200:]).isdisjoint(labels[:200])
+    monkeypatch.setattr(interests, "_STRANGE", -1.0)
+    assert not set(labels_of(find_areas(profile, rule), 205)[200:]).isdisjoint(labels[:200])
 
 
 @pytest.mark.parametrize("shared", [0.0, 1.0, 3.0])

@@ -31,8 +31,9 @@ CONTRAST_MIN = 256
 JOINT = "joint"  # in the ids of areas that hold several modalities
 
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
-_RISE, _NEAREST, _KIN, _KIN_MAX = 1.1, 0.4, 2.0, 3.0  # of `_limits`; docs/results.md says how they were chosen
 _TIE = 1e-6  # mean cosines closer than this are equal: float32 does not tell them apart
+_ROUNDS = 10  # of moving assets between areas; most profiles are settled after three
+_STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
 
 Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
@@ -52,11 +53,39 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Up to which Ward distance assets are one area, by what their catalogue and their profile look like.
+
+    Strangers lie sqrt(2) apart as seen from the catalogue's mean, give or take deviations of sqrt(2 / p) in p
+    dimensions. In these, for a merge to m of n assets:
+    - within one cloud merges `rise` with the root of m: its longest axis is that much longer than the others;
+    - the `nearest` two of n / m groups that are strangers are nearer than most, as the least of so many draws;
+    - where most assets have no `kin` in the profile, whatever is one area must be closer: by as much as assets
+      typically join the tree less than so many deviations below strangers.
+
+    `python -m experiments.constants` says how good these values are (docs/results.md).
+    """
+
+    rise: float = 1.2
+    nearest: float = 0.4
+    kin: float = 2.1
+
+    def of(self, tree: Wide, catalogue: Catalogue) -> Wide:
+        """The distances up to which the merges of a tree, (n - 1, 4) as scipy has it, leave one area, (n - 1,)."""
+        n, m = len(tree) + 1, tree[:, 3]
+        joins = (tree[:, :2] < n).any(axis=1)
+        kin = math.sqrt(catalogue.dimensions) * (1 - float(np.median(tree[joins, 2])) / math.sqrt(2))
+        deviations = self.rise * np.sqrt(m / 2) - self.nearest * np.sqrt(2 * np.log(n / m)) - max(self.kin - kin, 0)
+        distances: Wide = math.sqrt(2) * (1 + deviations / math.sqrt(catalogue.dimensions))
+        return np.maximum(distances, _TIE)
+
+
+@dataclass(frozen=True, slots=True)
 class AreaRule:
     """How areas are found.
 
     `variance` is the share that PCA keeps. `cut` is the Ward distance up to which two single assets are one area, for n
-    assets together that times (n / 2) ** `growth`; None: where the catalogue is known it says so (`_limits`), else
+    assets together that times (n / 2) ** `growth`; None: where the catalogue is known it says so (`limits`), else
     `CUT`. `areas_max` is the most areas of a modality (more are merged along the tree). Above `sample_size` assets a
     sample of that many is clustered. `seed` is `contrast`, `centroid` or `medoid`. `catalogues` are by modality. Where
     there is a `joint` space, areas hold all modalities together that it knows.
@@ -70,6 +99,7 @@ class AreaRule:
     seed: str
     catalogues: Mapping[str, Catalogue] = field(default_factory=dict)
     joint: Joint | None = None
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         if not 0 < self.variance <= 1:
@@ -233,62 +263,72 @@ def _direction(vector: Wide, otherwise: npt.NDArray[np.floating]) -> Wide:
 
 
 def _group(kind: _Kind, asset_ids: Sequence[str], rule: AreaRule) -> Labels:
-    """(n,) labels 0, 1, …: Ward on all, or on a sample with the rest given to the nearest centroid.
+    """(n,) labels 0, 1, …: of all together, or of a sample with the rest given to the nearest centroid.
 
     The sample is the assets whose ids hash lowest: one upload more or less changes at most one of it.
     """
-    vectors, n = kind.vectors, len(kind.vectors)
+    n, catalogue = len(kind.vectors), kind.catalogue if rule.cut is None else None
     if n <= rule.sample_size:
-        return _ward(vectors, rule, kind.catalogue)
+        return _cluster(_seen(kind.vectors, catalogue), rule, catalogue)
     hashes = np.array([lot(asset_ids[row]) for row in kind.rows.tolist()], dtype=np.uint64)
     sample = np.sort(np.argsort(hashes, kind="stable")[: rule.sample_size])
-    sampled = _ward(vectors[sample], rule, kind.catalogue)
-    centroids = np.stack([vectors[sample[sampled == label]].mean(axis=0) for label in range(sampled.max() + 1)])
+    seen = _seen(kind.vectors[sample], catalogue)
+    sampled = _cluster(seen, rule, catalogue)
+    centroids = np.stack([seen[sampled == label].mean(axis=0) for label in range(sampled.max() + 1)])
     offsets = np.einsum("kd,kd->k", centroids, centroids) / 2
     labels = np.empty(n, dtype=np.intp)
     for start in range(0, n, _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        labels[block] = np.argmax(vectors[block] @ centroids.T - offsets, axis=1)
+        labels[block] = np.argmax(_seen(kind.vectors[block], catalogue) @ centroids.T - offsets, axis=1)
     labels[sample] = sampled
     return labels
 
 
-def _ward(vectors: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Labels:
-    """(n,) labels 0, 1, … of the Ward tree over PCA's projection, cut by the rule (eqs. 5 and 6)."""
-    n = len(vectors)
+def _seen(vectors: Floats, catalogue: Catalogue | None) -> Floats:
+    """(n, d) where assets are compared: from the catalogue's mean, where one is known."""
+    return vectors if catalogue is None else directions(vectors, catalogue.mean)
+
+
+def _cluster(seen: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Labels:
+    """(n,) labels 0, 1, … of the Ward tree over PCA's projection, cut by the rule (eqs. 5 and 6).
+
+    Where the catalogue gives the cut, assets then settle in the areas that are closest to them; an absolute cut leaves
+    them where Ward has put them, as in the paper.
+    """
+    n = len(seen)
     if n == 1:
         return np.zeros(1, dtype=np.intp)
-    scale = catalogue if rule.cut is None else None
-    seen = vectors if scale is None else directions(vectors, scale.mean)
     tree = linkage(_distances(_project(seen, rule.variance)), method="ward")
-    if scale is not None:
-        limits = _limits(tree, scale)
-    else:
-        limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
-    heights = tree[:, 2] / limits
-    return _cut(tree[:, :2].astype(np.intp), heights, rule.areas_max)
+    merges = tree[:, :2].astype(np.intp)
+    if catalogue is not None:
+        return _settle(seen, _cut(merges, tree[:, 2] / rule.limits.of(tree, catalogue), rule.areas_max))
+    limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
+    return _cut(merges, tree[:, 2] / limits, rule.areas_max)
 
 
-def _limits(tree: Wide, catalogue: Catalogue) -> Wide:
-    """The Ward distances up to which the merges of a tree of n assets leave one area, (n - 1,), seen from the mean.
+def _settle(seen: Floats, labels: Labels) -> Labels:
+    """Move each of (n, d) assets to the area whose seed it is closest to, its own's as that would be without it.
 
-    Strangers lie sqrt(2) apart, give or take deviations of sqrt(2 / p) in p dimensions. In these, for a merge to m:
-    - within one cloud merges rise with the root of m: its longest axis is that much longer than the others;
-    - the nearest two of n / m groups that are strangers are nearer than most, as the least of so many draws;
-    - where most assets have no kin in the profile, a pair must be close to be one: `kin` is how far below strangers an
-      asset typically joins the tree, and this says less of larger groups.
+    Ward takes no merge back, though what joined early may lie closer to what came together later. (These are steps of
+    spherical k-means, all at once.) What is alone stays alone, what is far from an area's assets stays out, and no area
+    is added.
     """
-    n = len(tree) + 1
-    m = tree[:, 3]
-    joins = (tree[:, :2] < n).any(axis=1)
-    kin = math.sqrt(catalogue.dimensions) * (1 - float(np.median(tree[joins, 2])) / math.sqrt(2))
-    deviations = (
-        _RISE * np.sqrt(m / 2)
-        - _NEAREST * np.sqrt(2 * np.log(n / m))
-        - min(max(_KIN - kin, 0), _KIN_MAX) * np.sqrt(2 / m)
-    )
-    limits: Wide = math.sqrt(2) * (1 + deviations / math.sqrt(catalogue.dimensions))
-    return np.maximum(limits, _TIE)
+    every = np.arange(len(seen))
+    for _ in range(_ROUNDS):
+        holds = np.zeros((labels.max() + 1, len(seen)), np.float32)
+        holds[labels, every] = 1
+        totals = holds @ seen
+        closeness = seen @ totals.T / np.maximum(np.linalg.norm(totals, axis=1), _TIE)
+        others = totals[labels] - seen
+        lengths = np.linalg.norm(others, axis=1)
+        own = np.where(lengths > _TIE, np.einsum("nd,nd->n", seen, others) / np.maximum(lengths, _TIE), 1)
+        closeness[closeness < _STRANGE * (holds @ own / holds.sum(axis=1))] = -1
+        closeness[every, labels] = np.where(lengths > _TIE, own + _TIE, np.inf)
+        closest = np.argmax(closeness, axis=1)
+        if np.array_equal(closest, labels):
+            break
+        labels = np.unique(closest, return_inverse=True)[1]
+    return labels
 
 
 def _cut(merges: Labels, heights: Wide, areas_max: int) -> Labels:
