@@ -7,9 +7,9 @@ Simulated users of one modality, in four groups: `common` have 1 to 10 classes o
 classes, each an area of its own. Areas are compared with the classes by the adjusted Rand index (ARI).
 
 The first table has production's areas beside what a Ward distance chosen by the labels of these very users gives: the
-best for each group, of distances that are the same for all sizes and of those that grow with (m / 2) ^ .2. The second
-changes one constant at a time: ARI minus that best one, mean and worst of the data sets; `one for all` is against the
-best distance that must serve all four groups of a data set.
+best for each group, of distances that are the same for all sizes and of those that grow with (m / 2) ^ .2; and `one for
+all`, the best of these that must serve all four groups. The second changes one constant at a time: ARI minus that best
+one of each group, mean and worst of the data sets, and minus the one for all, mean of all groups and data sets.
 """
 
 from __future__ import annotations
@@ -175,8 +175,11 @@ def tables(report: Report, number: int) -> str:
     known = asdict(Limits())
     head = f"{number} users a kind and modality; constants " + ", ".join(f"{name} {known[name]:g}" for name in known)
     first = markdown(
-        ["data", *(f"{group}: production (best fixed)" for group in GROUPS)],
-        [[name, *(_beside(of_data, group) for group in GROUPS)] for name, of_data in report.items()],
+        ["data", *(f"{group}: production (best fixed)" for group in GROUPS), "all: production (one for all)"],
+        [
+            [name, *(_beside(of_data, group) for group in GROUPS), _over_groups(of_data)]
+            for name, of_data in report.items()
+        ],
     )
     second = markdown(
         ["constants", *(f"{group}: mean / worst" for group in GROUPS), "one for all"],
@@ -189,6 +192,12 @@ def _beside(of_data: Mapping[str, Mapping[str, float]], group: str) -> str:
     if group not in of_data["fixed"]:
         return ""
     return f"{of_data['production'][group]:.3f} ({of_data['fixed'][group]:.3f})"
+
+
+def _over_groups(of_data: Mapping[str, Mapping[str, float]]) -> str:
+    """Groups count alike."""
+    known, fixed = (np.mean(list(of_data[way].values())) for way in ("production", "one for all"))
+    return f"{known:.3f} ({fixed:.3f})"
 
 
 def _differences(report: Report, variant: str) -> list[str]:

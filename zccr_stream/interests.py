@@ -1,7 +1,8 @@
 """A profile's vectors -> areas of interest (paper, section 3.2). Pure.
 
 Comes in: one user's assets in one snapshot. Goes out: per modality groups of them, each with a weight, a
-medoid to show and a seed to search with. PCA, Ward, a cut; then back in the full space the seeds (Figure 10).
+medoid to show and a seed to search with. PCA, Ward, a cut; then back in the full space who is where, and the seeds
+(Figure 10).
 The same assets give the same areas, in whatever order they come. Knows nothing of indexes and databases.
 """
 
