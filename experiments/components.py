@@ -9,10 +9,11 @@ or image. Exchanged are
                where these are fewer; profiles of three assets or fewer stay as they are);
   clustering   Ward or HDBSCAN (scikit-learn's, least size 5, which the paper does not give: `--smallest`);
   seed         centroid or medoid.
-Ward is production's: cut by its rule, then settled; over unprojected vectors by the same (PCA with all of the variance,
-which only turns them). The scale of t-SNE's map is arbitrary, so that its tree is cut, without labels either, where the mean
-silhouette is best, and not at all where that is below .5. The paper gives no cut. `Ward, true number` is given the
-number of classes: there the projections are compared without any cut. `true areas` are the classes themselves.
+Ward is production's: cut by its rule, then settled; over unprojected vectors by the same (PCA with all of the
+variance, which only turns them). The scale of t-SNE's map is arbitrary, so that its tree is cut, without labels either,
+where the mean silhouette is best, and not at all where that is below .5. The paper gives no cut. `Ward, true number` is
+given the number of classes: there the projections are compared without any cut. `true areas` are the classes
+themselves.
 HDBSCAN calls assets noise, and never finds a single area only; the paper does not say what becomes of noise. It is
 left out (`HDBSCAN`; an asset of no area recommends nothing), or one area together, or each asset is one.
 Counted are
