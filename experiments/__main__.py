@@ -14,6 +14,7 @@ import argparse
 import json
 import shlex
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,10 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(outcome.text + "\n")
-    if options.json:
-        _write(options.json, outcome)
-    if options.figures:
-        outcome.save_figures(options.figures)
+    try:
+        if options.json:
+            _write(options.json, outcome)
+        if options.figures:
+            outcome.save_figures(options.figures)
+    except OSError as error:
+        sys.stderr.write(f"not written: {error}\n")
+        return 2
     return 0
 
 
@@ -108,8 +113,9 @@ def _check_written(options: argparse.Namespace) -> None:
             raise datasets.DataError(f"{folder} is a file; expected a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
-            raise datasets.DataError(f"{folder} cannot be made: {error.strerror}") from error
+            raise datasets.DataError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 def _paper(items: Items, options: argparse.Namespace) -> int:

@@ -74,8 +74,10 @@ def medoid_seeds(profile: Profile, areas: Sequence[Area]) -> list[Area]:
 
 def project(vectors: npt.NDArray[np.float32], projection: str, variance: float) -> Floats:
     """(n, d') coordinates of (n, d) vectors; t-SNE's are two. Three points or less, or equal ones, stay as they are."""
-    n = len(vectors)
-    if projection == NONE or n <= 3 or np.ptp(vectors, axis=0).max() < _EQUAL:  # t-SNE crashes where nothing varies
+    n, d = vectors.shape
+    if (
+        projection == NONE or n <= 3 or d == 1 or np.ptp(vectors, axis=0).max() < _EQUAL
+    ):  # t-SNE crashes where nothing varies
         return vectors
     if projection == LINEAR:
         kept: Floats = PCA(n_components=variance, svd_solver="full").fit_transform(vectors)

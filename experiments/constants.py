@@ -1,15 +1,17 @@
 """How good the constants of the calibrated cut are, over several data sets: `zccr_stream.interests.Limits`.
 
-    python -m experiments.constants DIR [DIR ...] [--encoder NAME] [--draws N]
+    python -m experiments.constants DIR [DIR ...] [--encoder NAME] [--draws N] [--seed N]
 
 Simulated users of one modality, in four groups: `common` have 1 to 10 classes of 5 to 30 assets each, `small` of 1 to
-3, `many` have 20 classes, `skewed` have 3, 8 or 20 classes whose sizes fall by Zipf's law and 5 to 15 assets of other
-classes, each an area of its own. Areas are compared with the classes by the adjusted Rand index (ARI).
+3, `many` have 20 classes, `skewed` have 3, 8 or 20 classes whose sizes fall by Zipf's law, as far as there are classes
+of such sizes, and 5 to 15 assets of other classes, each an area of its own. Areas are compared with the classes by the
+adjusted Rand index (ARI). The constants were chosen on users like those of `--seed 0`.
 
 The first table has production's areas beside what a Ward distance chosen by the labels of these very users gives: the
-best for each group, of distances that are the same for all sizes and of those that grow with (m / 2) ^ .2; and `one for
-all`, the best of these that must serve all four groups. The second changes one constant at a time: ARI minus that best
-one of each group, mean and worst of the data sets, and minus the one for all, mean of all groups and data sets.
+best for each group, and `one for all` that must serve all four groups. Distances are between vectors as they are or as
+seen from the catalogue's mean, the same for all sizes or growing with them (`experiments/fixed.py`). The second changes
+one constant at a time: ARI minus that best one of each group, mean and worst of the data sets, and minus the one for
+all, mean of all groups and data sets.
 """
 
 from __future__ import annotations
@@ -22,13 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress
-from scipy.cluster.hierarchy import fcluster, linkage, maxdists
 
 from experiments import datasets, grid
 from experiments.datasets import DataError, Items
+from experiments.fixed import DISTANCES, Wide, groupings
 from experiments.simulation import Rules, group_numbers, uploaded
 from experiments.tables import markdown
 from zccr_stream.encoders import MINI
@@ -47,10 +48,8 @@ SKEWED = ((3, 8, 20), (5, 10, 15))
 """Classes, and outliers."""
 SKEWED_EACH = 8  # assets a class on average
 
-FIXED = [(cut, growth) for growth in (0.0, 0.2) for cut in np.arange(0.6, 3.25, 0.1).round(1).tolist()]
 STEPS = {"rise": (1.0, 1.1, 1.3, 1.4), "nearest": (0.0, 0.2, 0.3, 0.5, 0.6), "kin": (0.0, 1.5, 1.8, 2.4, 2.7)}
 
-Wide = npt.NDArray[np.float64]
 Report = dict[str, Any]
 
 
@@ -64,34 +63,42 @@ class Drawn:
     fixed: Wide
 
 
-def draws(codes: Classes, number: int) -> Iterator[tuple[str, Classes, Classes]]:
+def draws(codes: Classes, number: int, seed: int) -> Iterator[tuple[str, Classes, Classes]]:
     """`number` users of each kind that can be drawn: their group, their rows of the items, and the true groups."""
     counts = np.bincount(codes)
-    for group, (classes, assets) in EVEN.items():
-        for c in classes:
-            for m in assets:
-                if c * m < 2 or np.count_nonzero(counts >= m) < c:
-                    continue
-                for one in range(number):
-                    random = np.random.default_rng([grid.SEED, c, m, one])
-                    yield (
-                        group,
-                        *_mixed(codes, random.choice(np.flatnonzero(counts >= m), c, False), [m] * c, 0, random),
-                    )
-    for c in SKEWED[0]:
-        if c >= len(counts):
-            continue
-        shares = 1 / np.arange(1, c + 1)
-        sizes = np.maximum(1, np.round(shares / shares.sum() * c * SKEWED_EACH)).astype(int).tolist()
-        for outliers in SKEWED[1]:
-            for one in range(number):
-                random = np.random.default_rng([grid.SEED, c, outliers, one, 1])
-                large = np.argsort(-counts, kind="stable")[: max(c, int(np.count_nonzero(counts >= sizes[0])))]
-                yield "skewed", *_mixed(codes, random.choice(large, c, False), sizes, outliers, random)
+    kinds = [
+        (group, [m] * c, 0)
+        for group, (classes, assets) in EVEN.items()
+        for c in classes
+        for m in assets
+        if c * m > 1 and np.count_nonzero(counts >= m) >= c
+    ]
+    kinds += [("skewed", _falling(c), outliers) for c in SKEWED[0] if c < len(counts) for outliers in SKEWED[1]]
+    for kind, (group, sizes, outliers) in enumerate(kinds):
+        for one in range(number):
+            random = np.random.default_rng([seed, kind, one])
+            yield group, *_mixed(codes, _able(counts, sizes, random), sizes, outliers, random)
+
+
+def _falling(classes: int) -> list[int]:
+    shares = 1 / np.arange(1, classes + 1)
+    sizes: list[int] = np.maximum(1, np.round(shares / shares.sum() * classes * SKEWED_EACH)).astype(int).tolist()
+    return sizes
+
+
+def _able(counts: Classes, sizes: Sequence[int], random: np.random.Generator) -> list[int]:
+    """Different classes that have so many items each, largest first; the largest left where none has."""
+    left = counts.copy()
+    chosen = []
+    for size in sizes:
+        able = np.flatnonzero(left >= min(size, left.max()))
+        chosen.append(int(random.choice(able)))
+        left[chosen[-1]] = 0
+    return chosen
 
 
 def _mixed(
-    codes: Classes, classes: Classes, sizes: Sequence[int], outliers: int, random: np.random.Generator
+    codes: Classes, classes: Sequence[int], sizes: Sequence[int], outliers: int, random: np.random.Generator
 ) -> tuple[Classes, Classes]:
     """Rows of so many items of these classes and of one item each of some others, and the groups they are."""
     parts = [
@@ -105,22 +112,13 @@ def _mixed(
     return rows[order], groups[order]
 
 
-def profiles(items: Items, codes: Classes, number: int) -> Iterator[Drawn]:
+def profiles(items: Items, codes: Classes, rule: AreaRule, number: int, seed: int) -> Iterator[Drawn]:
     """Every user's profile of each modality, and what fixed distances make of it."""
-    for group, rows, true in draws(codes, number):
+    for group, rows, true in draws(codes, number, seed):
         for modality in MODALITIES:
             profile = uploaded(rows, modality, items.vectors(modality))
-            tree = linkage(profile.vectors, "ward")
-            fixed = [adjusted_rand(_cut(tree, cut * (tree[:, 3] / 2) ** growth), true) for cut, growth in FIXED]
-            yield Drawn(group, profile, true, np.array(fixed))
-
-
-def _cut(tree: Wide, limits: Wide) -> Classes:
-    """(n,) labels of a Ward tree, (n - 1, 4), whose merges stay within their limits, (n - 1,)."""
-    heights = tree.copy()
-    heights[:, 2] /= limits
-    labels: Classes = fcluster(tree, 1, "monocrit", monocrit=maxdists(heights)).astype(np.intp)
-    return labels
+            found = groupings(profile, rule.catalogues[modality], DISTANCES)
+            yield Drawn(group, profile, true, np.array([adjusted_rand(groups, true) for groups in found]))
 
 
 def aris(drawn: Sequence[Drawn], rule: AreaRule) -> dict[str, float]:
@@ -141,20 +139,27 @@ def variants() -> dict[str, Limits]:
     return {"production": known, **changed}
 
 
-def measure(folders: Mapping[str, Items], number: int) -> Report:
+def measure(folders: Mapping[str, Items], number: int, seed: int) -> Report:
     """By data set: ARI by group of the best fixed distances and of each variant.
 
     Raises:
-        DataError: a data set without labels.
+        DataError: a data set without labels, too small for a catalogue, or of which no user can be drawn.
     """
     report: Report = {}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=len(folders) * len(variants()))
         for name, items in folders.items():
             progress.update(task, description=name)
-            labelled, codes = grid.labelled(items)
+            try:
+                labelled, codes = grid.labelled(items)
+            except DataError as error:
+                raise DataError(f"{name}: {error}") from error
             rule = Rules.of(Settings(), items.by_modality()).areas
-            drawn = list(profiles(labelled, codes, number))
+            if not rule.catalogues:
+                raise DataError(f"{name} has {len(items)} pairs; expected 100, below which no cut is calibrated")
+            drawn = list(profiles(labelled, codes, rule, number, seed))
+            if not drawn:
+                raise DataError(f"{name} has one class of items; expected at least 2 items of a label, or 2 labels")
             fixed = {
                 group: np.mean([one.fixed for one in drawn if one.group == group], axis=0)
                 for group in dict.fromkeys(one.group for one in drawn)
@@ -170,10 +175,12 @@ def measure(folders: Mapping[str, Items], number: int) -> Report:
     return report
 
 
-def tables(report: Report, number: int) -> str:
+def tables(report: Report, number: int, seed: int) -> str:
     """The report as Markdown."""
     known = asdict(Limits())
-    head = f"{number} users a kind and modality; constants " + ", ".join(f"{name} {known[name]:g}" for name in known)
+    head = f"{number} users a kind and modality, seed {seed}; constants " + ", ".join(
+        f"{name} {known[name]:g}" for name in known
+    )
     first = markdown(
         ["data", *(f"{group}: production (best fixed)" for group in GROUPS), "all: production (one for all)"],
         [
@@ -222,14 +229,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--draws", type=grid.positive, default=5, metavar="N", help="users a kind; by default %(default)s"
     )
+    parser.add_argument("--seed", type=grid.count, default=0, metavar="N", help="of the draws; by default %(default)s")
     options = parser.parse_args(arguments)
     cache = datasets.cache_folder()
     try:
         loaded = {str(folder): datasets.load(folder, options.encoder, "auto", cache) for folder in options.folders}
-        report = measure(loaded, options.draws)
+        report = measure(loaded, options.draws, options.seed)
     except DataError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    sys.stdout.write(tables(report, options.draws) + "\n")
+    sys.stdout.write(tables(report, options.draws, options.seed) + "\n")
     return 0
 
 

@@ -5,12 +5,14 @@
 The users, the true areas and the feed are those of `areas`; users of one to three assets a class come on top, as most
 real profiles are small. Of every rule are reported the adjusted Rand index (ARI), the feed's recall minus that of the
 true areas of the same users, and how many areas it finds more than there are. The rules are
-  calibrated    production's: by what each modality's assets look like, and by how close a profile's own are
+  calibrated    production's: by what each modality's assets look like, and by how close a profile's own are; then
+                assets settle (below 100 pairs no catalogue is known, and it is `uncalibrated`)
   uncalibrated  production's where it knows too few assets: 1.1 (m / 2) ^ .2 for m assets
   fixed         the Ward distance of a grid that has the best ARI on these very users, chosen by labels that nobody has
-                in production: what a rule without labels can hope for
+                in production: between vectors as they are or as seen from the catalogue's mean, the same for all sizes
+                or growing with them (`experiments/fixed.py`)
   best for all  the same, one distance for both kinds of users
-  true number   Ward's tree cut into as many areas as there are: what any rule without labels could hope to know
+  true number   Ward's tree cut into as many areas as there are
   scaled        1.5 times the distance of random pairs
   silhouette    the number of areas with the best mean silhouette, one area below .1
 """
@@ -32,6 +34,7 @@ from sklearn.metrics import silhouette_samples
 
 from experiments import grid
 from experiments.datasets import Items
+from experiments.fixed import DISTANCES, Distance, groupings
 from experiments.outcome import Outcome
 from experiments.simulation import Rules, User, draw, simulate, uploaded
 from experiments.tables import markdown
@@ -42,7 +45,6 @@ from zccr_stream.measures import Classes, half_width
 from zccr_stream.settings import Settings
 
 DRAWS = 10
-FIXED = np.arange(0.6, 3.25, 0.1).round(1)
 SMALL = (1, 2, 3)
 RECALL = "recall@20"
 
@@ -74,38 +76,40 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
             if c * m + options.outliers > 1
             for number in range(options.draws)
         ]
-    aris = {part: _fixed_aris(labelled, users) for part, users in parts.items()}
-    both = float(FIXED[int(np.argmax(sum(aris.values())))])
+    aris = {part: _fixed_aris(labelled, users, rules.areas) for part, users in parts.items()}
+    both = DISTANCES[int(np.argmax(sum(aris.values())))]
     report: Report = {}
     for part, users in parts.items():
-        own = float(FIXED[int(np.argmax(aris[part]))])
+        own = DISTANCES[int(np.argmax(aris[part]))]
         for name, values in _measured(labelled, users, rules, {"fixed": own, "best for all": both}).items():
             report.setdefault(name, {})[part] = values
-        report["fixed"][part]["cut"], report["best for all"][part]["cut"] = own, both
+        report["fixed"][part]["cut"], report["best for all"][part]["cut"] = str(own), str(both)
     head = f"{items.space}: {len(labelled):,} labelled pairs; {options.draws} users a cell, both directions"
     return Outcome(report, f"{head}\n\n{_table(report)}")
 
 
-def _fixed_aris(items: Items, users: Users) -> npt.NDArray[np.float64]:
+def _fixed_aris(items: Items, users: Users, rule: AreaRule) -> npt.NDArray[np.float64]:
     """(f,) mean ARI of each fixed distance."""
-    aris = np.zeros(len(FIXED))
+    aris = np.zeros(len(DISTANCES))
     for user in users:
+        true = user.groups()
         for modality in MODALITIES:
-            tree = linkage(uploaded(user.own, modality, items.vectors(modality)).vectors, "ward")
-            true = user.groups()
-            aris += [measures.adjusted_rand(fcluster(tree, cut, "distance"), true) for cut in FIXED]
+            profile = uploaded(user.own, modality, items.vectors(modality))
+            found = groupings(profile, rule.catalogues.get(modality), DISTANCES)
+            aris += [measures.adjusted_rand(groups, true) for groups in found]
     return aris / (len(MODALITIES) * len(users))
 
 
-def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, float]) -> dict[str, Report]:
+def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, Distance]) -> dict[str, Report]:
     """By rule, means over all users: every cell has as many."""
     spreads = {modality: _spread(items.vectors(modality)) for modality in MODALITIES}
 
     def ways(profile: Profile, true: Classes, rule: AreaRule) -> dict[str, list[Area]]:
+        modality = profile.modalities[0]
         tree = linkage(profile.vectors, "ward")
-        groups = {name: fcluster(tree, cut, "distance") for name, cut in fixed.items()}
+        groups = dict(zip(fixed, groupings(profile, rule.catalogues.get(modality), list(fixed.values())), strict=True))
         groups["true number"] = fcluster(tree, len(np.unique(true)), "maxclust")
-        groups["scaled"] = fcluster(tree, 1.5 * spreads[profile.modalities[0]], "distance")
+        groups["scaled"] = fcluster(tree, 1.5 * spreads[modality], "distance")
         groups["silhouette"] = _silhouette(tree, profile.vectors)
         return {
             "true areas": areas_of(profile, true, rule),

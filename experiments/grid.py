@@ -42,28 +42,32 @@ def add_outliers(command: argparse.ArgumentParser) -> None:
     """Add assets of other classes to every profile."""
     command.add_argument(
         "--outliers",
-        type=int,
-        choices=range(1001),
+        type=count,
         default=0,
         metavar="N",
         help="assets of other classes in every profile, each an area of its own; by default none",
     )
 
 
+def count(text: str) -> int:
+    """Read a count from the command line, which may be none."""
+    return _at_least(0, text)
+
+
 def positive(text: str) -> int:
     """Read a count from the command line."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}; expected at least 1")
-    return value
+    return _at_least(1, text)
 
 
 def at_least_two(text: str) -> int:
     """Read the size of a group from the command line."""
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"{value}; expected at least 2")
-    return value
+    return _at_least(2, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, at least {least}")
+    return int(text)
 
 
 def labelled(items: Items) -> tuple[Items, Classes]:

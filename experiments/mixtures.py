@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.datasets.precomputed import CAPTIONS, IMAGES, PAIRS
-from experiments.grid import at_least_two
+from experiments.grid import at_least_two, count
 
 NOISE = 0.5  # of the spread, between a picture and its caption
 SHARED = 1.0  # what all items have in common
@@ -60,20 +61,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="is made where it is missing")
     parser.add_argument("--classes", type=at_least_two, default=60, metavar="N", help="by default %(default)s")
     parser.add_argument("--dimensions", type=at_least_two, default=64, metavar="D", help="by default %(default)s")
-    parser.add_argument("--spread", type=float, default=1.2, metavar="S", help="by default %(default)s")
-    parser.add_argument("--gap", type=float, default=0.5, metavar="G", help="by default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="by default %(default)s")
+    parser.add_argument("--spread", type=_length, default=1.2, metavar="S", help="by default %(default)s")
+    parser.add_argument("--gap", type=_length, default=0.5, metavar="G", help="by default %(default)s")
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="by default %(default)s")
     options = parser.parse_args(arguments)
     if options.folder.exists() and not (options.folder.is_dir() and not any(options.folder.iterdir())):
         parser.error(f"{options.folder} is there already, and no empty folder")
     pictures, captions, labels = mixture(options.classes, options.dimensions, options.spread, options.gap, options.seed)
-    options.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        options.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"{options.folder} cannot be made: {error.strerror}")
     np.save(options.folder / IMAGES, pictures.astype(np.float32))
     np.save(options.folder / CAPTIONS, captions.astype(np.float32))
     described = ({"text": f"item {row}", "label": f"class {label}"} for row, label in enumerate(labels.tolist()))
     (options.folder / PAIRS).write_text("\n".join(map(json.dumps, described)) + "\n")
     sys.stdout.write(f"{options.folder}: {len(labels):,} pairs of {options.classes} classes\n")
     return 0
+
+
+def _length(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a length, at least 0")
+    return value
 
 
 def _units(vectors: Wide) -> Wide:

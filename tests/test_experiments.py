@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from experiments import constants, mixtures
 from experiments.__main__ import EXPERIMENTS, main
-from experiments.simulation import WAYS, draw
+from experiments.fixed import Distance, groupings
+from experiments.simulation import WAYS, draw, uploaded
+from zccr_stream.catalogue import Catalogue, directions
 from zccr_stream.events import IMAGE
 from zccr_stream.interests import Area, AreaRule, Profile, areas_of, find_areas
-from zccr_stream.measures import NOTHING
+from zccr_stream.measures import NOTHING, adjusted_rand
 
 D = 32
 CLASSES, ITEMS = 6, 12
@@ -231,9 +234,9 @@ def test_constants_of_the_cut_are_compared_with_the_best_fixed_distances(
 def test_users_of_one_group_are_the_same_in_every_run_and_hold_what_they_say() -> None:
     codes = np.repeat(np.arange(30), 40)
 
-    users = list(constants.draws(codes, 1))
+    users = list(constants.draws(codes, 1, 0))
 
-    assert [group for group, _, _ in users] == [group for group, _, _ in constants.draws(codes, 1)]
+    assert [group for group, _, _ in users] == [group for group, _, _ in constants.draws(codes, 1, 0)]
     assert {group for group, _, _ in users} == set(constants.GROUPS)
     for group, rows, true in users:
         assert len(set(rows.tolist())) == len(rows) == len(true) > 1
@@ -242,12 +245,47 @@ def test_users_of_one_group_are_the_same_in_every_run_and_hold_what_they_say() -
         assert sizes.min() == 1 if group == "skewed" else len(set(sizes.tolist())) == 1
 
 
-def test_constants_are_not_measured_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_constants_say_what_they_cannot_be_measured_on(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    unlabelled = "".join(json.dumps({"text": line["text"]}) + "\n" for line in lines)
+
+    for data, message in ((tmp_path / "nothing", "is no folder"), (folder, f"{folder} has 72 pairs; expected 100")):
+        with pytest.raises(SystemExit) as stopped:
+            constants.main([str(data)])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
+    (folder / "items.jsonl").write_text(unlabelled)
+    with pytest.raises(SystemExit):
+        constants.main([str(folder)])
+    assert f"{folder}: these items have no labels" in capsys.readouterr().err
+
+
+def test_fixed_distances_are_those_of_scipys_tree(folder: Path) -> None:
+    vectors = np.load(folder / "images.npy")[:30].astype(np.float32)
+    profile, catalogue = uploaded(np.arange(30), IMAGE, vectors), Catalogue.of(vectors)
+    plain, grown, seen = Distance(0.9, 0, False), Distance(0.6, 0.2, False), Distance(0.9, 0, True)
+
+    groups = dict(zip((plain, grown, seen), groupings(profile, catalogue, (plain, grown, seen)), strict=True))
+
+    tree = linkage(profile.vectors, "ward")
+    assert adjusted_rand(groups[plain], fcluster(tree, 0.9, "distance")) == 1
+    centred = linkage(directions(profile.vectors, catalogue.mean), "ward")
+    assert adjusted_rand(groups[seen], fcluster(centred, 0.9, "distance")) == 1
+    assert str(grown) == "0.6 (m / 2)^0.2" and str(seen) == "0.9 from the mean"
+
+
+@pytest.mark.parametrize("wrong", [["--spread", "nan"], ["--gap", "inf"], ["--seed", "-1"]])
+def test_mixtures_that_cannot_be_made_are_refused(
+    wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        constants.main([str(tmp_path / "nothing")])
+        mixtures.main([str(tmp_path / "mixture"), *wrong])
 
     assert stopped.value.code == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "expected a" in capsys.readouterr().err
+    assert not (tmp_path / "mixture").exists()
 
 
 def test_areas_of_given_groups_are_what_production_makes_of_the_same_groups() -> None:

@@ -56,6 +56,7 @@ def test_labels_may_be_missing_from_some_lines_or_from_all(tmp_path: Path) -> No
         ({"images": np.eye(4, 8, dtype=np.int64)}, r"int64 .* expected \(n, d\) floating point"),
         ({"images": np.array([{}])}, "cannot be read as an array"),
         ({"lines": "{}\n" * 4}, 'line 1: no "text"; expected a string'),
+        ({"lines": r'{"text": "\ud800 dog"}' + "\n"}, "line 1: .* half of a surrogate pair"),
         ({"lines": '{"text": ""}\n\nnonsense'}, "line 3: .*expected a JSON object"),
         ({"lines": "{}\n[]"}, r"line 2: '\[\]'; expected a JSON object"),
     ],
@@ -65,6 +66,18 @@ def test_embeddings_that_do_not_fit_are_refused_and_named(tmp_path: Path, change
 
     with pytest.raises(DataError, match=said):
         pairs(tmp_path)
+
+
+def test_empty_files_and_no_pairs_are_refused(tmp_path: Path) -> None:
+    precompute(tmp_path)
+    for name in ("images.npy", "captions.npy"):
+        np.save(tmp_path / name, np.zeros((0, 8)))
+    (tmp_path / "items.jsonl").write_text("")
+    with pytest.raises(DataError, match="holds no pair"):
+        load(tmp_path, "mini", "cpu", tmp_path)
+    (tmp_path / "images.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be read as an array"):
+        load(tmp_path, "mini", "cpu", tmp_path)
 
 
 def test_a_text_may_hold_any_line_break_and_lines_may_be_blank(tmp_path: Path) -> None:

@@ -179,6 +179,10 @@ def test_what_cannot_be_written_is_refused_at_once(folder: Path, capsys: pytest.
     assert "is a folder; --json expects a file" in capsys.readouterr().err
     assert main(["paper", "--data", str(folder), "--out", str(folder / "items.jsonl")]) == 2
     assert "items.jsonl is a file; expected a folder" in capsys.readouterr().err
+    assert main(["retrieval", "--data", str(folder), "--json", "/proc/report.json"]) == 2
+    assert "/proc cannot be written" in capsys.readouterr().err
+    assert main(["retrieval", "--data", str(folder), "--json", "/dev/full"]) == 2
+    assert "not written: " in capsys.readouterr().err
 
 
 def test_similarities_are_those_of_the_right_pairs(folder: Path) -> None:

@@ -412,6 +412,19 @@ def test_assets_settle_in_the_area_that_is_closest_to_them(seed: int, monkeypatc
     assert adjusted_rand_score(truth, labels) > adjusted_rand_score(truth, by_ward)
 
 
+@pytest.mark.parametrize("seed", [1, 3, 4])
+def test_assets_that_would_change_places_for_ever_come_to_rest(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = space(30, 32, 1.6, 0.5, seed)
+    catalogue = Catalogue.of(vectors)
+    rows = 20 * np.repeat(np.arange(12), 12) + np.tile(np.arange(12), 12)
+    profile, rule = profile_of(vectors[rows]), replace(RULE, cut=None, catalogues={IMAGE: catalogue})
+    seen = directions(vectors[rows], catalogue.mean)
+
+    assert restless(seen, labels_of(find_areas(profile, rule), len(rows))) == []
+    monkeypatch.setattr(interests, "_AT_ONCE", interests._ROUNDS)
+    assert restless(seen, labels_of(find_areas(profile, rule), len(rows))) != []
+
+
 def restless(seen: Floats, labels: npt.NDArray[np.intp]) -> list[int]:
     """Rows that are closer to another area than to the others of their own, unless that one's assets are far closer."""
 

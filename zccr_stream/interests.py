@@ -33,7 +33,7 @@ JOINT = "joint"  # in the ids of areas that hold several modalities
 
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
 _TIE = 1e-6  # mean cosines closer than this are equal: float32 does not tell them apart
-_ROUNDS = 10  # of moving assets between areas; most profiles are settled after three
+_AT_ONCE, _ROUNDS = 5, 30  # rounds of moving assets between areas: all at once, and in all
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
 
 Floats = npt.NDArray[np.float32]
@@ -310,12 +310,13 @@ def _cluster(seen: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Label
 def _settle(seen: Floats, labels: Labels) -> Labels:
     """Move each of (n, d) assets to the area whose seed it is closest to, its own's as that would be without it.
 
-    Ward takes no merge back, though what joined early may lie closer to what came together later. (These are steps of
-    spherical k-means, all at once.) What is alone stays alone, what is far from an area's assets stays out, and no area
-    is added.
+    Ward takes no merge back, though what joined early may lie closer to what came together later. These are steps of
+    spherical k-means: first all assets move at once, then only up or only down by turns, since two that change places
+    at once would do so for ever. (Without any order in them a few profiles still never come to rest, and the last round
+    holds.) What is alone stays alone, what is far from an area's assets stays out, and no area is added.
     """
     every = np.arange(len(seen))
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
         holds = np.zeros((labels.max() + 1, len(seen)), np.float32)
         holds[labels, every] = 1
         totals = holds @ seen
@@ -323,11 +324,13 @@ def _settle(seen: Floats, labels: Labels) -> Labels:
         others = totals[labels] - seen
         lengths = np.linalg.norm(others, axis=1)
         own = np.where(lengths > _TIE, np.einsum("nd,nd->n", seen, others) / np.maximum(lengths, _TIE), 1)
-        closeness[closeness < _STRANGE * (holds @ own / holds.sum(axis=1))] = -1
+        closeness[closeness < _STRANGE * (holds @ own / holds.sum(axis=1))] = -1  # below any cosine that may win
         closeness[every, labels] = np.where(lengths > _TIE, own + _TIE, np.inf)
         closest = np.argmax(closeness, axis=1)
         if np.array_equal(closest, labels):
             break
+        if turn >= _AT_ONCE:
+            closest = np.maximum(closest, labels) if turn % 2 else np.minimum(closest, labels)
         labels = np.unique(closest, return_inverse=True)[1]
     return labels
 

@@ -197,7 +197,8 @@ class Settings(BaseSettings):
         None,
         gt=0,
         description="Ward distance up to which two single assets are one area; unset: calibrated by each modality's "
-        "catalogue, so that it needs no choice per encoder (1.1 until that has 100 assets)",
+        "catalogue, so that it needs no choice per encoder, and assets then settle in the area that is closest (1.1 "
+        "until that has 100 assets)",
     )
     area_growth: float = Field(
         0.2,

@@ -99,6 +99,13 @@ def load(
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder.\n{LAYOUTS}")
+    items = _load(folder, encoder, device, cache, selection, label)
+    if not len(items):
+        raise DataError(f"{folder} holds no pair of a picture and a caption that was asked for; expected at least one")
+    return items
+
+
+def _load(folder: Path, encoder: str, device: str, cache: Path, selection: Selection, label: Label | None) -> Items:
     if (folder / precomputed.IMAGES).exists():
         if label is not None:
             raise DataError(f"{folder} holds embeddings, and only pictures can be classified: use the labels given")

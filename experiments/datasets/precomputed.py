@@ -81,7 +81,7 @@ def unit_vectors(path: Path) -> Vectors:
     """Read (n, d) floating point as directions."""
     try:
         vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read as an array: {error}") from error
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise DataError(f"{path} is {vectors.dtype} of shape {vectors.shape}; expected (n, d) floating point")

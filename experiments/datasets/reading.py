@@ -59,6 +59,8 @@ def strings(value: Any, where: str) -> list[str]:
     """Take a value for a list of strings."""
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise DataError(f"{where}: {str(value)[:60]!r}; expected a list of strings")
+    for one in value:
+        _check_encodable(one, where)
     return value
 
 
@@ -68,6 +70,7 @@ def string(record: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str):
         found = f'"{key}" is {str(value)[:60]!r}' if key in record else f'no "{key}"'
         raise DataError(f"{where}: {found}; expected a string")
+    _check_encodable(value, where)
     return value
 
 
@@ -76,7 +79,17 @@ def captions(value: Any, where: str) -> tuple[str, ...]:
     said = tuple(text.strip() for text in value if isinstance(text, str)) if isinstance(value, list) else ()
     if not any(said):
         raise DataError(f'{where}: no "captions"; expected a list of sentences')
+    for text in said:
+        _check_encodable(text, where)
     return tuple(filter(None, said))
+
+
+def _check_encodable(text: str, where: str) -> None:
+    """JSON may escape half of a character, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: {text[:60]!r} has half of a surrogate pair; expected a string") from error
 
 
 def label(record: Mapping[str, Any]) -> str | None:
