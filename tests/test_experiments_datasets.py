@@ -56,7 +56,7 @@ def test_labels_may_be_missing_from_some_lines_or_from_all(tmp_path: Path) -> No
         ({"images": np.eye(4, 8, dtype=np.int64)}, r"int64 .* expected \(n, d\) floating point"),
         ({"images": np.array([{}])}, "cannot be read as an array"),
         ({"lines": "{}\n" * 4}, 'line 1: no "text"; expected a string'),
-        ({"lines": r'{"text": "\ud800 dog"}' + "\n"}, "line 1: .* half of a surrogate pair"),
+        ({"lines": 4 * (r'{"text": "\ud800 dog"}' + "\n")}, "line 1: .* half of a surrogate pair"),
         ({"lines": '{"text": ""}\n\nnonsense'}, "line 3: .*expected a JSON object"),
         ({"lines": "{}\n[]"}, r"line 2: '\[\]'; expected a JSON object"),
     ],
