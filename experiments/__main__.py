@@ -40,6 +40,7 @@ from experiments import (
 )
 from experiments.datasets import Items
 from experiments.outcome import Outcome
+from zccr_stream.settings import explain
 
 
 class Experiment(Protocol):
@@ -84,8 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _paper(items, options)
         experiment, _ = EXPERIMENTS[options.command]
         outcome = experiment.measure(items, options)
-    except (datasets.DataError, ValidationError, SettingsError) as error:
+    except datasets.DataError as error:
         sys.stderr.write(f"{error}\n")
+        return 2
+    except (ValidationError, SettingsError) as error:
+        sys.stderr.write(f"wrong settings: {explain(error)}\n")
         return 2
     sys.stdout.write(outcome.text + "\n")
     try:

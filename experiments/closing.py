@@ -266,7 +266,7 @@ def _covariance(sample: Vectors) -> Matrix:
 
 def _power(matrix: Matrix, exponent: float) -> Matrix:
     values, axes = np.linalg.eigh(matrix)
-    least = max(_TIE * values[-1], np.finfo(np.float64).tiny)  # where nothing varies
+    least = max(_TIE * values[-1], np.finfo(np.float32).tiny)  # where nothing varies
     power: Matrix = (axes * np.maximum(values, least) ** exponent) @ axes.T
     return power
 

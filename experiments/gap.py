@@ -59,7 +59,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
         DataError: fewer than 8 pairs.
     """
     if len(items) < 8:
-        raise DataError(f"there are {len(items)} pairs; expected at least 8: two for each sample and four to test on")
+        raise DataError(f"too few pairs, {len(items)}; expected at least 8: two for each sample and four to test on")
     unpaired, all_known = _closing(items, options)
     report: Report = {"unpaired": unpaired, "known": all_known}
     texts = [

@@ -11,7 +11,6 @@ modalities lie apart. The same options give the same folder.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from experiments.datasets.precomputed import CAPTIONS, IMAGES, PAIRS
+from experiments.datasets import DataError, precomputed
 from experiments.grid import at_least_two, count
 
 NOISE = 0.5  # of the spread, between a picture and its caption
@@ -65,17 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gap", type=_length, default=0.5, metavar="G", help="by default %(default)s")
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="by default %(default)s")
     options = parser.parse_args(arguments)
-    if options.folder.exists() and not (options.folder.is_dir() and not any(options.folder.iterdir())):
-        parser.error(f"{options.folder} is there already, and no empty folder")
     pictures, captions, labels = mixture(options.classes, options.dimensions, options.spread, options.gap, options.seed)
+    texts, kinds = [f"item {row}" for row in range(len(labels))], [f"class {label}" for label in labels.tolist()]
     try:
-        options.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"{options.folder} cannot be made: {error.strerror}")
-    np.save(options.folder / IMAGES, pictures.astype(np.float32))
-    np.save(options.folder / CAPTIONS, captions.astype(np.float32))
-    described = ({"text": f"item {row}", "label": f"class {label}"} for row, label in enumerate(labels.tolist()))
-    (options.folder / PAIRS).write_text("\n".join(map(json.dumps, described)) + "\n")
+        precomputed.make_folder(options.folder)
+        precomputed.write(options.folder, pictures.astype(np.float32), captions.astype(np.float32), texts, kinds)
+    except DataError as error:
+        parser.error(str(error))
     sys.stdout.write(f"{options.folder}: {len(labels):,} pairs of {options.classes} classes\n")
     return 0
 

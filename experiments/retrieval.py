@@ -47,7 +47,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     """
     n = len(items)
     if n < 2:
-        raise DataError(f"there is {n} pair of picture and caption; expected at least 2, to estimate on one half")
+        raise DataError(f"too few pairs, {n}; expected at least 2, to estimate on one half")
     order = np.random.default_rng(SEED).permutation(n)
     fit, test = order[: n // 2], order[n // 2 :]
     samples = items.images[fit], items.captions[fit]

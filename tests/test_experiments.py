@@ -276,6 +276,22 @@ def test_fixed_distances_are_those_of_scipys_tree(folder: Path) -> None:
     assert str(grown) == "0.6 (m / 2)^0.2" and str(seen) == "0.9 from the mean"
 
 
+def test_constants_are_of_the_calibrated_cut_whatever_cut_is_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mixture"
+    assert mixtures.main([str(folder), "--classes", "12", "--spread", ".8"]) == 0
+    capsys.readouterr()
+    tables = []
+    for cut in ("", "0.3"):
+        if cut:
+            monkeypatch.setenv("ZCCR_AREA_CUT", cut)
+        assert constants.main([str(folder), "--draws", "1"]) == 0
+        tables.append(capsys.readouterr().out)
+
+    assert tables[0] == tables[1]
+
+
 @pytest.mark.parametrize("wrong", [["--spread", "nan"], ["--gap", "inf"], ["--seed", "-1"]])
 def test_mixtures_that_cannot_be_made_are_refused(
     wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -321,7 +337,7 @@ def test_retrieval_needs_two_pairs(folder: Path, capsys: pytest.CaptureFixture[s
     (folder / "items.jsonl").write_text('{"text": "alone"}\n')
 
     assert main(["retrieval", "--data", str(folder)]) == 2
-    assert "there is 1 pair" in capsys.readouterr().err
+    assert "too few pairs, 1" in capsys.readouterr().err
 
 
 def test_without_a_command_the_help_lists_them(capsys: pytest.CaptureFixture[str]) -> None:

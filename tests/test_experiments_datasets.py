@@ -59,6 +59,7 @@ def test_labels_may_be_missing_from_some_lines_or_from_all(tmp_path: Path) -> No
         ({"lines": 4 * (r'{"text": "\ud800 dog"}' + "\n")}, "line 1: .* half of a surrogate pair"),
         ({"lines": '{"text": ""}\n\nnonsense'}, "line 3: .*expected a JSON object"),
         ({"lines": "{}\n[]"}, r"line 2: '\[\]'; expected a JSON object"),
+        ({"lines": 4 * '{"text": "x", "label": ["a"]}\n'}, """line 1: "label" is "\\['a'\\]"; expected a string"""),
     ],
 )
 def test_embeddings_that_do_not_fit_are_refused_and_named(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
@@ -87,9 +88,10 @@ def test_a_text_may_hold_any_line_break_and_lines_may_be_blank(tmp_path: Path) -
 
 
 def test_a_folder_that_is_no_data_is_told_the_layouts(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(DataError, match="A folder of data is one of"):
-            load(folder, "mini", "cpu", tmp_path)
+    with pytest.raises(DataError, match="A folder of data is one of"):
+        load(tmp_path, "mini", "cpu", tmp_path)
+    with pytest.raises(DataError, match="missing is no folder; expected one of data"):
+        load(tmp_path / "missing", "mini", "cpu", tmp_path)
     precompute(tmp_path)
     (tmp_path / "items.jsonl").unlink()
     with pytest.raises(DataError, match=r"no items.jsonl(.|\n)*A folder of data is one of"):

@@ -127,7 +127,7 @@ def test_gap_needs_pairs_for_samples_and_tests(folder: Path, capsys: pytest.Capt
     (folder / "items.jsonl").write_text("\n".join(['{"text": "x"}'] * 7))
 
     assert main(["gap", "--data", str(folder)]) == 2
-    assert "there are 7 pairs" in capsys.readouterr().err
+    assert "too few pairs, 7" in capsys.readouterr().err
 
 
 def test_beyond_sets_every_way_against_production(folder: Path) -> None:
@@ -264,3 +264,13 @@ def test_all_searches_rank_all_assets_alike() -> None:
 
     assert len({tuple(rows[0]) for rows in ranked.values()}) == 1
     assert ranked["production"][0][0] == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_gap_between_items_that_are_all_the_same_is_measured_without_a_warning(tmp_path: Path) -> None:
+    same = np.full((20, 8), 8**-0.5, np.float32)
+    put(Items("made", same, same, ["the same"] * 20, ["kind"] * 20), tmp_path)
+
+    report = run("gap", tmp_path)
+
+    assert report["unpaired"]["aligned"]["mixed"]["t2i"]["1"] == 0

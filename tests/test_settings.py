@@ -12,7 +12,7 @@ from zccr_stream import assemble
 from zccr_stream.catalogue import Catalogue, Joint
 from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.interests import Profile
-from zccr_stream.settings import Settings, document
+from zccr_stream.settings import Settings, document, explain
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,6 +77,30 @@ def test_a_wrong_value_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str
 
     with pytest.raises((ValidationError, SettingsError)):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ZCCR_AREA_CUT", "-1", "ZCCR_AREA_CUT is '-1': input should be greater than 0"),
+        ("ZCCR_FETCH_SCHEMES", '["ftp"]', "ZCCR_FETCH_SCHEMES.0 is 'ftp': input should be 'data'"),
+        ("ZCCR_FEED_MERGED", "true", "feed_merged is true; expected scores to be calibrated"),
+        ("ZCCR_DATABASE_URL", "mysql://user:geheim@host/db", "ZCCR_DATABASE_URL: "),
+        ("ZCCR_KAFKA_CONFIG", '{"sasl.password": "geheim"', "kafka_config"),
+        ("ZCCR_KAFKA_CONFIG", '["geheim"]', "ZCCR_KAFKA_CONFIG: input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_value_is_explained_by_its_variable_and_no_secret_is_told(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises((ValidationError, SettingsError)) as wrong:
+        Settings()
+
+    assert isinstance(wrong.value, ValidationError | SettingsError)
+    assert said in explain(wrong.value)
+    assert "geheim" not in explain(wrong.value)
 
 
 @pytest.mark.parametrize("url", ["postgres://a@b/c", "postgresql://a@b/c", "postgresql+psycopg2://a@b/c"])

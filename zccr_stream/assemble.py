@@ -37,7 +37,7 @@ from zccr_stream.ownership import NotMigratedError, PostgresOwnership
 from zccr_stream.ownership import migrate as migrate_database
 from zccr_stream.pipeline import Encoder, Ingest, Refresh, UnavailableError, follow
 from zccr_stream.ranking import RankingRule
-from zccr_stream.settings import Settings
+from zccr_stream.settings import Settings, explain
 from zccr_stream.stream.background import Background
 from zccr_stream.stream.consumer import BatchConsumer, Limits
 from zccr_stream.stream.follower import Follower
@@ -291,7 +291,7 @@ def run(main: Callable[[Settings], None]) -> int:
     try:
         main(Settings())
     except (ValidationError, SettingsError) as error:
-        sys.stderr.write(f"wrong settings: {error}\nAll settings: docs/settings.md\n")
+        sys.stderr.write(f"wrong settings: {explain(error)}\nAll settings: docs/settings.md\n")
         return 2
     except (UnavailableError, EncoderError, NotMigratedError, metrics.ServeError) as error:
         logger.error("stopped, uncommitted: %s", error)

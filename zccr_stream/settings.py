@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -291,6 +294,24 @@ class Settings(BaseSettings):
                 f"({self.delete_retention_hours}), or a removal may be missed"
             )
         return self
+
+
+def explain(error: ValidationError | SettingsError) -> str:
+    """Say of settings that cannot be read which environment variable is wrong, a line each; secrets stay unsaid."""
+    if isinstance(error, SettingsError):
+        return f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+    return "\n".join(_explain(wrong) for wrong in error.errors(include_url=False))
+
+
+def _explain(wrong: ErrorDetails) -> str:
+    expected = wrong["msg"].removeprefix("Value error, ")
+    if not wrong["loc"]:
+        return expected
+    name, *within = map(str, wrong["loc"])
+    variable = ".".join([f"{Settings.model_config['env_prefix']}{name.upper()}", *within])
+    field = Settings.model_fields.get(name)
+    given = f" is {str(wrong['input'])[:60]!r}" if field is not None and field.repr else ""
+    return f"{variable}{given}: {expected[0].lower()}{expected[1:]}"
 
 
 def document() -> str:

@@ -34,6 +34,7 @@ __all__ = [
     "Vectors",
     "cache_folder",
     "captioned",
+    "encode",
     "load",
 ]
 
@@ -98,7 +99,7 @@ def load(
         DataError: there is no such data, it cannot be read, or its parts do not fit together.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder.\n{LAYOUTS}")
+        raise DataError(f"{folder} is no folder; expected one of data (--help lists the layouts)")
     items = _load(folder, encoder, device, cache, selection, label)
     if not len(items):
         raise DataError(f"{folder} holds no pair of a picture and a caption that was asked for; expected at least one")
@@ -120,8 +121,13 @@ def _load(folder: Path, encoder: str, device: str, cache: Path, selection: Selec
         found = zip(pictures, labels, strict=True)
         pictures = [replace(picture, label=kind) for picture, kind in found if kind is not None]
     drawn = [pictures[row] for row in _drawn(len(pictures), selection.limit).tolist()]
-    chosen = [_choose(selection.caption, picture.name, len(picture.captions)) for picture in drawn]
-    return encoded(drawn, chosen, Settings(encoder=encoder, device=device), cache)
+    return encode(drawn, encoder, device, cache, selection.caption)
+
+
+def encode(pictures: Sequence[Picture], encoder: str, device: str, cache: Path, caption: str = "first") -> Items:
+    """Encode pictures and one caption of each; see `load`."""
+    chosen = [_choose(caption, picture.name, len(picture.captions)) for picture in pictures]
+    return encoded(pictures, chosen, Settings(encoder=encoder, device=device), cache)
 
 
 def cache_folder() -> Path:

@@ -1,8 +1,9 @@
-"""Embeddings that are there already, with a caption a picture or with several."""
+"""Embeddings that are there already, with a caption a picture or with several, and folders of such made anew."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def pairs(folder: Path) -> Items:
             f"{len(lines)} lines; expected one row of the same length in each of both per line"
         )
     texts = [reading.string(line, "text", f"{folder / PAIRS}, line {number}") for number, line in lines]
-    labels = [reading.label(line) for _, line in lines]
+    labels = [reading.label(line, f"{folder / PAIRS}, line {number}") for number, line in lines]
     return Items(
         SPACE, images, captions, texts, labels if any(labels) else None, [str(row) for row in range(len(lines))]
     )
@@ -92,3 +93,25 @@ def unit_vectors(path: Path) -> Vectors:
         raise DataError(f"{path}, row {row}: a vector of length {lengths[row, 0]}; expected a direction")
     units: Vectors = (wide / lengths).astype(np.float32)
     return units
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for embeddings, before the work on them.
+
+    Raises:
+        DataError: it holds something already, or cannot be made.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(f"{folder} is there already, and no empty folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be made: {error.strerror}") from error
+
+
+def write(folder: Path, images: Vectors, captions: Vectors, texts: Sequence[str], labels: Sequence[str | None]) -> None:
+    """Write what `pairs` reads: (n, d) vectors of both modalities, n texts and labels."""
+    np.save(folder / IMAGES, images)
+    np.save(folder / CAPTIONS, captions)
+    lines = ({"text": text, "label": label} for text, label in zip(texts, labels, strict=True))
+    (folder / PAIRS).write_text("".join(f"{json.dumps(line)}\n" for line in lines))

@@ -92,7 +92,9 @@ def _check_encodable(text: str, where: str) -> None:
         raise DataError(f"{where}: {text[:60]!r} has half of a surrogate pair; expected a string") from error
 
 
-def label(record: Mapping[str, Any]) -> str | None:
-    """Read a record's kind, where it has one."""
+def label(record: Mapping[str, Any], where: str) -> str | None:
+    """Read a record's kind, where it has one; numbers are kinds too."""
     value = record.get("label")
+    if isinstance(value, list | dict):
+        raise DataError(f'{where}: "label" is {str(value)[:60]!r}; expected a string, or none')
     return None if value is None else str(value) or None

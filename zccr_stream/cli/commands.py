@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from zccr_stream import assemble, metrics, oversight
@@ -25,7 +26,7 @@ from zccr_stream.embedded.__main__ import up as keep_running
 from zccr_stream.encoders import EncoderError
 from zccr_stream.ownership import NotMigratedError
 from zccr_stream.pipeline import UnavailableError
-from zccr_stream.settings import Settings
+from zccr_stream.settings import Settings, explain
 
 app = typer.Typer(
     name="zccr-stream",
@@ -53,10 +54,10 @@ def main() -> None:
     try:
         app()
     except (ValidationError, SettingsError) as error:
-        errors.print(f"[red]wrong settings:[/red] {error}\nAll settings: docs/settings.md")
+        errors.print(f"[red]wrong settings:[/red] {escape(explain(error))}\nAll settings: docs/settings.md")
         sys.exit(2)
     except (UnavailableError, EmbeddedError, EncoderError, NotMigratedError, metrics.ExportError) as error:
-        errors.print(f"[red]unavailable:[/red] {error}")
+        errors.print(f"[red]unavailable:[/red] {escape(str(error))}")
         sys.exit(1)
 
 
