@@ -55,3 +55,13 @@ def vectors_of(uploads: Sequence[AssetUploaded], encoder: Encoder) -> list[npt.N
 
 def picture_of(data_uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data_uri.split(",", 1)[1]))).convert("RGB")
+
+
+def assert_same_to_a_step(
+    actual: npt.NDArray[np.floating], expected: npt.NDArray[np.floating], name: str = "vectors"
+) -> None:
+    """Hold that both round to the same float16 or to neighbours; below a thousandth, to within a millionth."""
+    ours, theirs = actual.astype(np.float16), expected.astype(np.float16)
+    step = np.spacing(np.maximum(np.maximum(np.abs(ours), np.abs(theirs)), np.float16(1e-3)))
+    steps = np.abs(ours.astype(np.float32) - theirs) / step
+    assert steps.max(initial=0) <= 1, f"{name}: {steps.max():.1f} float16 steps apart"

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
 from tests.albef_reference import written
+from tests.oracle import assert_same_to_a_step
 from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, mini, model_of, package_folder, towers
 from zccr_stream.encoders import open_clip as clip
 from zccr_stream.events import BadInputError
@@ -94,13 +95,6 @@ def pictures(count: int, seed: int = 0) -> list[Image.Image]:
     sides = [(64, 48), (50, 300), (224, 224), (1, 1), (333, 20)]
     coarse = [Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)) for _ in range(count)]
     return [picture.resize(sides[row % len(sides)]) for row, picture in enumerate(coarse)]
-
-
-def assert_same_to_a_step(actual: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
-    """Hold that both round to the same float16 or to neighbours; below a thousandth, to within a millionth."""
-    ours, theirs = actual.astype(np.float16), expected.astype(np.float16)
-    step = np.spacing(np.maximum(np.maximum(np.abs(ours), np.abs(theirs)), np.float16(1e-3)))
-    assert (np.abs(ours.astype(np.float32) - theirs) <= step).all()
 
 
 # What all encoders hold

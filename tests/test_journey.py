@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from tests.crashing import Crashing
 from tests.installation import Installation
-from tests.oracle import Truth, truth_of, vectors_of
+from tests.oracle import Truth, assert_same_to_a_step, truth_of, vectors_of
 from tests.waiting import wait_until
 from zccr_stream import assemble
 from zccr_stream.encoders import load_encoder
@@ -337,12 +337,9 @@ def assert_rows(installed: Installation, truth: Truth, encoder: Encoder) -> None
     ]
     assert rows["registers"] == expected
     assert rows["users"] == sorted(truth.deleted_users.items())
-    # One step of float16 at the size of a typical component: the batch it came in may round it differently.
-    step = np.spacing(np.float16(encoder.dimension**-0.5))
     stored = dict(zip(sorted(truth.writes), rows["vectors"], strict=True))
     for asset_id, vector in zip(truth.live, vectors_of(list(truth.live.values()), encoder), strict=True):
-        difference = np.abs(stored[asset_id].astype(np.float32) - vector.astype(np.float32))
-        assert difference.max() <= step, f"{asset_id} is {difference.max() / step:.1f} float16 steps away"
+        assert_same_to_a_step(stored[asset_id], vector, asset_id)  # the batch it came in may round it differently
 
 
 def assert_recommendations(installed: Installation) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ JOINT = "joint"  # in the ids of areas that hold several modalities
 
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
 _TIE = 1e-6  # mean cosines closer than this are equal: float32 does not tell them apart
-_AT_ONCE, _ROUNDS = 5, 30  # rounds of moving assets between areas: all at once, and in all
+_FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, and how much closer a round after them
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
 
 Floats = npt.NDArray[np.float32]
@@ -67,9 +68,9 @@ class Limits:
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
 
-    rise: float = 1.2
+    rise: float = 1.3
     nearest: float = 0.4
-    kin: float = 2.1
+    kin: float = 2.4
 
     def of(self, tree: Wide, catalogue: Catalogue) -> Wide:
         """The distances up to which the merges of a tree, (n - 1, 4) as scipy has it, leave one area, (n - 1,)."""
@@ -310,13 +311,13 @@ def _cluster(seen: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Label
 def _settle(seen: Floats, labels: Labels) -> Labels:
     """Move each of (n, d) assets to the area whose seed it is closest to, its own's as that would be without it.
 
-    Ward takes no merge back, though what joined early may lie closer to what came together later. These are steps of
-    spherical k-means: first all assets move at once, then only up or only down by turns, since two that change places
-    at once would do so for ever. (Without any order in them a few profiles still never come to rest, and the last round
-    holds.) What is alone stays alone, what is far from an area's assets stays out, and no area is added.
+    Ward takes no merge back, though what joined early may lie closer to what came together later. These are rounds of
+    spherical k-means in which all assets move at once. Two may change places for ever; so after `_FREE` rounds another
+    area must be closer by more in every round, and all come to rest. What is alone stays alone, what is far from an
+    area's assets stays out, and no area is added.
     """
     every = np.arange(len(seen))
-    for turn in range(_ROUNDS):
+    for turn in count():
         holds = np.zeros((labels.max() + 1, len(seen)), np.float32)
         holds[labels, every] = 1
         totals = holds @ seen
@@ -325,12 +326,10 @@ def _settle(seen: Floats, labels: Labels) -> Labels:
         lengths = np.linalg.norm(others, axis=1)
         own = np.where(lengths > _TIE, np.einsum("nd,nd->n", seen, others) / np.maximum(lengths, _TIE), 1)
         closeness[closeness < _STRANGE * (holds @ own / holds.sum(axis=1))] = -1  # below any cosine that may win
-        closeness[every, labels] = np.where(lengths > _TIE, own + _TIE, np.inf)
+        closeness[every, labels] = np.where(lengths > _TIE, own + max(_TIE, _INERTIA * (turn - _FREE)), np.inf)
         closest = np.argmax(closeness, axis=1)
         if np.array_equal(closest, labels):
             break
-        if turn >= _AT_ONCE:
-            closest = np.maximum(closest, labels) if turn % 2 else np.minimum(closest, labels)
         labels = np.unique(closest, return_inverse=True)[1]
     return labels
 
