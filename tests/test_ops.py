@@ -586,7 +586,8 @@ def test_the_health_checks_are_programs_that_run(tmp_path: Path) -> None:
     image_check = json.loads(re.findall(r"^    CMD (\[.+\])$", STAGES[-1], re.MULTILINE)[0])
     compose_check = compose()["services"]["recommend"]["healthcheck"]["test"][1:]
     compose_check[-1] = compose_check[-1].replace(":9100", f":{server.port}")
-    environment = {**os.environ, "ZCCR_METRICS_PORT": str(server.port)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in the image, `python` is ours
+    environment = {**os.environ, "PATH": path, "ZCCR_METRICS_PORT": str(server.port)}
 
     def status(command: list[str]) -> int:
         return subprocess.run(command, env=environment, capture_output=True, check=False, cwd=tmp_path).returncode
