@@ -4,9 +4,9 @@
 
 Simulated users of one modality, in five groups: `common` have 1 to 10 classes of 5 to 30 assets each, `small` of 1 to
 3, `many` have 20 classes, `skewed` have 3, 8 or 20 classes whose sizes fall by Zipf's law, as far as there are classes
-of such sizes, and 5 to 15 outliers: assets of other classes, each an area of its own; `sparse` are as `small`, with 5
-outliers. Areas are compared with the classes by the
-adjusted Rand index (ARI). The constants were chosen on users like those of `--seed 0`. `ZCCR_AREA_CUT` is not heeded.
+of such sizes, and 5 to 15 outliers: assets of other classes, each an area of its own. `sparse` are as `small`, with 5
+outliers. Areas are compared with the classes by the adjusted Rand index (ARI). The constants were chosen on users like
+those of `--seed 0`. `ZCCR_AREA_CUT` is not heeded.
 
 The first table has production's areas beside what a Ward distance chosen by the labels of these very users gives: the
 best for each group, and `one for all` that must serve all groups. Distances are between vectors as they are or as
