@@ -4,8 +4,9 @@
     python -m experiments EXPERIMENT --data DIR [--encoder NAME] [--json FILE] [--figures DIR]
 
 Beside them, by their own names: the benchmarks (python -m experiments.bench_interests, …),
-python -m experiments.constants, which says how good the cut's constants are over several data sets, and
-python -m experiments.mixtures, which makes up embeddings whose classes are known.
+python -m experiments.constants, which says how good the cut's constants are over several data sets,
+python -m experiments.mixtures, which makes up embeddings whose classes are known, and
+python -m experiments.kinds, which gives captioned photos without labels kinds by what their captions say.
 """
 
 from __future__ import annotations

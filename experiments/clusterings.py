@@ -29,7 +29,7 @@ CLUSTERINGS = (WARD, WARD_TRUE, DENSITY, DENSITY_ONE, DENSITY_EACH)
 STRUCTURE = 0.5
 """Least mean silhouette of more areas than one: "a reasonable structure" (Kaufman, Rousseeuw 1990). On t-SNE's map of
 50 and more points without any the best cut of the tree reaches .3 to .5."""
-_EQUAL = 1e-6
+EQUAL = 1e-6
 PERPLEXITY = 30.0  # scikit-learn's default, and the most: a third of the neighbours where these are few
 
 Floats = npt.NDArray[np.floating]
@@ -76,7 +76,7 @@ def project(vectors: npt.NDArray[np.float32], projection: str, variance: float) 
     """(n, d') coordinates of (n, d) vectors; t-SNE's are two. Three points or less, or equal ones, stay as they are."""
     n, d = vectors.shape
     if (
-        projection == NONE or n <= 3 or d == 1 or np.ptp(vectors, axis=0).max() < _EQUAL
+        projection == NONE or n <= 3 or d == 1 or np.ptp(vectors, axis=0).max() < EQUAL
     ):  # t-SNE crashes where nothing varies
         return vectors
     if projection == LINEAR:

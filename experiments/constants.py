@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.progress import Progress
 
@@ -37,7 +39,7 @@ from zccr_stream.encoders import MINI
 from zccr_stream.events import MODALITIES
 from zccr_stream.interests import AreaRule, Limits, Profile, find_areas
 from zccr_stream.measures import Classes, adjusted_rand
-from zccr_stream.settings import Settings
+from zccr_stream.settings import Settings, explain
 
 GROUPS = ("common", "small", "many", "skewed", "sparse")
 EVEN = {
@@ -240,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = measure(loaded, options.draws, options.seed)
     except DataError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    except (ValidationError, SettingsError) as error:
+        parser.exit(2, f"{parser.prog}: wrong settings: {explain(error)}\n")
     sys.stdout.write(tables(report, options.draws, options.seed) + "\n")
     return 0
 

@@ -12,7 +12,7 @@ true areas of the same users, and how many areas it finds more than there are. T
                 in production: between vectors as they are or as seen from the catalogue's mean, the same for all sizes
                 or growing with them (`experiments/fixed.py`)
   best for all  the same, one distance for both kinds of users
-  true number   Ward's tree cut into as many areas as there are
+  true number   production's tree cut into as many areas as there are; then assets settle
   scaled        1.5 times the distance of random pairs
   silhouette    the number of areas with the best mean silhouette, one area below .1
 """
@@ -20,6 +20,7 @@ true areas of the same users, and how many areas it finds more than there are. T
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,20 +34,22 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import silhouette_samples
 
 from experiments import grid
-from experiments.datasets import Items
+from experiments.datasets import DataError, Items
 from experiments.fixed import DISTANCES, Distance, groupings
 from experiments.outcome import Outcome
 from experiments.simulation import Rules, User, draw, simulate, uploaded
 from experiments.tables import markdown
 from zccr_stream import measures
 from zccr_stream.events import MODALITIES
-from zccr_stream.interests import CUT, Area, AreaRule, Profile, areas_of, find_areas
+from zccr_stream.interests import CUT, Area, AreaRule, Limits, Profile, areas_of, find_areas
 from zccr_stream.measures import Classes, half_width
 from zccr_stream.settings import Settings
 
 DRAWS = 10
 SMALL = (1, 2, 3)
 RECALL = "recall@20"
+SPLIT, SMALLEST = Limits(kin=math.inf), 1e-9
+"""Calibrated and not, what splits all assets, as far as `areas_max` lets it."""
 
 Users = list[User]
 Vectors = npt.NDArray[np.float32]
@@ -63,10 +66,10 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     """Compare the rules on every cell of the grid that can be drawn, and on small profiles.
 
     Raises:
-        DataError: no labels, or too few items of each label for any cell.
+        DataError: no labels, too few items of each label for any cell, or users of one asset alone.
     """
     labelled, codes = grid.labelled(items)
-    rules = Rules.of(Settings(), items.by_modality())
+    rules = Rules.of(Settings(area_cut=None), items.by_modality())
     parts: dict[str, Users] = {}
     for part, assets in (("common", options.assets), ("small", SMALL)):
         cells, _ = grid.cells(options.classes, assets, np.bincount(codes))
@@ -76,6 +79,8 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
             if c * m + options.outliers > 1
             for number in range(options.draws)
         ]
+        if not parts[part]:
+            raise DataError(f"{part} users have one asset each, nothing to cut: ask for more by --classes and --assets")
     aris = {part: _fixed_aris(labelled, users, rules.areas) for part, users in parts.items()}
     both = DISTANCES[int(np.argmax(sum(aris.values())))]
     report: Report = {}
@@ -107,14 +112,15 @@ def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, Dist
     def ways(profile: Profile, true: Classes, rule: AreaRule) -> dict[str, list[Area]]:
         modality = profile.modalities[0]
         tree = linkage(profile.vectors, "ward")
+        split = replace(rule, limits=SPLIT) if modality in rule.catalogues else replace(rule, cut=SMALLEST)
         groups = dict(zip(fixed, groupings(profile, rule.catalogues.get(modality), list(fixed.values())), strict=True))
-        groups["true number"] = fcluster(tree, len(np.unique(true)), "maxclust")
         groups["scaled"] = fcluster(tree, 1.5 * spreads[modality], "distance")
         groups["silhouette"] = _silhouette(tree, profile.vectors)
         return {
             "true areas": areas_of(profile, true, rule),
             "calibrated": find_areas(profile, rule),
             "uncalibrated": find_areas(profile, replace(rule, cut=CUT)),
+            "true number": find_areas(profile, replace(split, areas_max=len(np.unique(true)))),
             **{name: areas_of(profile, of_rule.astype(np.intp), rule) for name, of_rule in groups.items()},
         }
 

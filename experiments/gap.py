@@ -58,13 +58,13 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     Raises:
         DataError: fewer than 8 pairs.
     """
-    if len(items) < 8:
-        raise DataError(f"too few pairs, {len(items)}; expected at least 8: two for each sample and four to test on")
+    pairs = min(len(items), options.pairs)
+    if pairs < 8:
+        raise DataError(f"too few pairs, {pairs}; expected at least 8: two for each sample and four to test on")
     unpaired, all_known = _closing(items, options)
     report: Report = {"unpaired": unpaired, "known": all_known}
     texts = [
-        f"{items.space}: {min(len(items), options.pairs):,} pairs, means of {options.halves} halves ± half of the 95 % "
-        "confidence interval",
+        f"{items.space}: {pairs:,} pairs, means of {options.halves} halves ± half of the 95 % confidence interval",
         _table(unpaired),
         "Samples of the same items, and ways that know what belongs together:",
         _table(all_known),

@@ -21,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from sklearn.cluster import KMeans
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -29,6 +31,7 @@ from experiments import datasets
 from experiments.datasets import DataError, Picture, precomputed
 from experiments.tags import nouns_and_verbs
 from zccr_stream.encoders import MINI
+from zccr_stream.settings import explain
 
 KINDS: Mapping[str, frozenset[str]] = {
     kind: frozenset(nouns.split())
@@ -143,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         precomputed.write(options.folder, items.images, items.captions, items.texts, items.labels or ())
     except DataError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    except (ValidationError, SettingsError) as error:
+        parser.exit(2, f"{parser.prog}: wrong settings: {explain(error)}\n")
     kinds = len({picture.label for picture in chosen})
     sys.stdout.write(f"{options.folder}: {len(chosen):,} of {len(pictures):,} photos, {kinds} kinds\n")
     return 0

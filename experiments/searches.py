@@ -31,7 +31,7 @@ from scipy.stats import ttest_ind
 
 from experiments import encoding
 from experiments.datasets import Items
-from experiments.grid import positive
+from experiments.grid import at_least_two, positive
 from experiments.outcome import Outcome
 from experiments.tables import markdown
 from experiments.timing import milliseconds, spread
@@ -67,13 +67,13 @@ Report = dict[str, Any]
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add how much is searched, and how often."""
-    for name, default, help_ in (
-        ("size", SIZE, "assets of Table 1"),
-        ("queries", QUERIES, "queries of Table 1"),
-        ("repeats", REPEATS, "searches of Table 6 and encodings of Table 5"),
+    for name, kind, default, help_ in (
+        ("size", at_least_two, SIZE, "assets of Table 1"),
+        ("queries", at_least_two, QUERIES, "queries of Table 1"),
+        ("repeats", positive, REPEATS, "searches of Table 6 and encodings of Table 5"),
     ):
         command.add_argument(
-            f"--{name}", type=positive, default=default, metavar="N", help=f"{help_}; by default %(default)s"
+            f"--{name}", type=kind, default=default, metavar="N", help=f"{help_}; by default %(default)s"
         )
 
 

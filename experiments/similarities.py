@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
 from experiments.closing import aligned
+from experiments.clusterings import EQUAL
 from experiments.datasets import DataError, Items
 from experiments.grid import positive
 from experiments.outcome import Outcome
@@ -56,9 +57,9 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     Raises:
         DataError: fewer than 4 items.
     """
-    if len(items) < 4:
-        raise DataError(f"there are {len(items)} items; expected at least 4 to compare")
     rows = np.random.default_rng(SEED).permutation(len(items))[: options.pairs]
+    if len(rows) < 4:
+        raise DataError(f"there are {len(rows)} of {len(items):,} items; expected at least 4 to compare")
     images, captions = items.images[rows], items.captions[rows]
     labels = None if items.labels is None else np.array([items.labels[row] or f"\n{row}" for row in rows.tolist()])
     cosines = {
@@ -165,8 +166,11 @@ def _planes(images: Vectors, captions: Vectors) -> Figure:
 
 
 def plane(vectors: Vectors) -> Vectors:
-    """(n, 2) t-SNE of (n, d) unit vectors by cosine distance, the same in every run."""
+    """(n, 2) t-SNE of (n, d) unit vectors by cosine distance, the same in every run; a point where all are equal."""
+    if np.ptp(vectors, axis=0).max() < EQUAL:
+        return np.zeros((len(vectors), 2), np.float32)
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
-    tsne = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=SEED, n_jobs=1)
+    init = "pca" if vectors.shape[1] > 1 else "random"
+    tsne = TSNE(metric="cosine", init=init, perplexity=perplexity, random_state=SEED, n_jobs=1)
     points: Vectors = tsne.fit_transform(vectors)
     return points

@@ -117,6 +117,22 @@ def test_rules_for_the_cut_are_compared_on_the_same_users(folder: Path) -> None:
     assert report["fixed"]["common"]["ari"] == 1  # the classes are well separated
 
 
+def test_rules_for_the_cut_are_what_they_are_whatever_the_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZCCR_AREA_CUT", "0.001")
+    report = run("cuts", folder, "--classes", "3", "--assets", "4", "--draws", "2")
+
+    assert report["true number"]["common"]["areas_more"] == 0
+    assert report["true number"]["common"]["ari"] == 1
+    assert report["calibrated"] == report["uncalibrated"]  # of so few pairs no catalogue is known
+
+
+def test_users_of_one_asset_have_nothing_to_cut(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cuts", "--data", str(folder), "--classes", "1", "--assets", "1"]) == 2
+    assert "common users have one asset each" in capsys.readouterr().err
+
+
 def test_one_area_a_user_wastes_the_feed_and_is_reported_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = run("areas", folder, "--classes", "5", "--assets", "4", "--draws", "4")
 

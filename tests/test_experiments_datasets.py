@@ -58,6 +58,7 @@ def test_labels_may_be_missing_from_some_lines_or_from_all(tmp_path: Path) -> No
         ({"lines": "{}\n" * 4}, 'line 1: no "text"; expected a string'),
         ({"lines": 4 * (r'{"text": "\ud800 dog"}' + "\n")}, "line 1: .* half of a surrogate pair"),
         ({"lines": '{"text": ""}\n\nnonsense'}, "line 3: .*expected a JSON object"),
+        ({"lines": "[" * 100_000}, "line 1: .*expected a JSON object"),
         ({"lines": "{}\n[]"}, r"line 2: '\[\]'; expected a JSON object"),
         ({"lines": 4 * '{"text": "x", "label": ["a"]}\n'}, """line 1: "label" is "\\['a'\\]"; expected a string"""),
     ],
@@ -79,6 +80,45 @@ def test_empty_files_and_no_pairs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "images.npy").write_bytes(b"")
     with pytest.raises(DataError, match="cannot be read as an array"):
         load(tmp_path, "mini", "cpu", tmp_path)
+
+
+def header(text: str) -> bytes:
+    """Write a NumPy file, version 1.0, of this header and no numbers."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK\x03\x04 no archive",
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 1000000000), }\n"),
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 30 + ", 2), }\n"),
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': ("),
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 8), }\n"),
+    ],
+)
+def test_a_file_that_is_no_array_is_named(tmp_path: Path, content: bytes) -> None:
+    precompute(tmp_path)
+    (tmp_path / "images.npy").write_bytes(content)
+
+    with pytest.raises(DataError, match=r"images.npy cannot be read as an array"):
+        pairs(tmp_path)
+
+
+def test_several_arrays_in_one_file_are_refused(tmp_path: Path) -> None:
+    precompute(tmp_path)
+    np.savez(tmp_path / "images.npz", np.eye(4, 8))
+    (tmp_path / "images.npz").rename(tmp_path / "images.npy")
+
+    with pytest.raises(DataError, match=r"images.npy cannot be read as an array"):
+        pairs(tmp_path)
+
+
+def test_a_picture_of_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    for name in ("a" * 300, "a\0b"):
+        (tmp_path / "captions.jsonl").write_text(json.dumps({"image": name, "captions": ["a dog"]}))
+        with pytest.raises(DataError, match="1 of 1 pictures are missing"):
+            load(tmp_path, "mini", "cpu", tmp_path)
 
 
 def test_a_text_may_hold_any_line_break_and_lines_may_be_blank(tmp_path: Path) -> None:
@@ -284,6 +324,22 @@ def test_flickr30k_is_read_as_published(tmp_path: Path, encoder: Counting, name:
     ("name", "content", "said"),
     [
         ("dataset_coco.json", "{", "expected one JSON object"),
+        ("dataset_coco.json", "[" * 100_000, "expected one JSON object"),
+        (
+            "dataset_coco.json",
+            '{"images": [{"filename": "a", "filepath": 5, "sentences": []}]}',
+            """image 0: "filepath" is '5'; expected a string""",
+        ),
+        (
+            "annotations/captions_val2014.json",
+            '{"images": [], "annotations": [{"image_id": [1], "caption": "a"}]}',
+            r"""annotation 0: "image_id" is '\[1\]'; expected a number or a string""",
+        ),
+        (
+            "annotations/captions_val2014.json",
+            '{"images": [{"id": {}, "file_name": "a"}], "annotations": []}',
+            """image 0: "id" is '{}'; expected a number or a string""",
+        ),
         ("dataset_coco.json", "[]", "holds a JSON list; expected one object"),
         ("dataset_coco.json", '{"images": {}}', '"images": .*expected a list of objects'),
         ("dataset_coco.json", '{"images": [{"filename": "a"}]}', 'image 0, "sentences": .*expected a list of objects'),

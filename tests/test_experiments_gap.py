@@ -241,6 +241,30 @@ def test_the_plane_shows_the_gap_and_is_the_same_in_every_run() -> None:
     assert images.shape == captions.shape == (60, 2)
 
 
+@pytest.mark.parametrize("vectors", [np.full((40, 8), 8**-0.5), np.where(np.arange(40) % 3, 1, -1)[:, None]])
+def test_the_plane_shows_what_hardly_varies(vectors: npt.NDArray[np.float64]) -> None:
+    points = similarities.plane(vectors.astype(np.float32))
+
+    assert points.shape == (40, 2)
+    assert np.isfinite(points).all()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "option", "least"),
+    [("gap", "--pairs", 8), ("similarities", "--pairs", 4), ("searches", "--size", 2), ("searches", "--queries", 2)],
+)
+def test_too_few_to_measure_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], experiment: str, option: str, least: int
+) -> None:
+    try:
+        code = main([experiment, "--data", str(folder), option, str(least - 1)])
+    except SystemExit as exited:  # where the parser itself refuses it
+        code = int(exited.code or 0)
+
+    assert code == 2
+    assert f"at least {least}" in capsys.readouterr().err
+
+
 def test_exact_searches_find_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searches, "ASSETS", 50)
     report = run("searches", folder, "--size", "400", "--queries", "3", "--repeats", "2")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.datasets import folders, precomputed, published
+from experiments.datasets import folders, precomputed, published, reading
 from experiments.datasets.encoding import encoded
 from experiments.datasets.items import Captions, DataError, Items, Picture, Rows, Vectors
 from zccr_stream.settings import Settings
@@ -171,7 +171,7 @@ def _of_split(pictures: list[Picture], folder: Path, split: str | None) -> list[
 
 
 def _check_there(pictures: Sequence[Picture]) -> None:
-    missing = [picture.path for picture in pictures if not picture.path.is_file()]
+    missing = [picture.path for picture in pictures if not reading.is_file(picture.path)]
     if missing:
         raise DataError(
             f"{len(missing):,} of {len(pictures):,} pictures are missing, the first is {missing[0]}: expected them "

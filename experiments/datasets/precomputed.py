@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -81,8 +82,9 @@ def several(folder: Path, choose: Callable[[str, int], int]) -> Items:
 def unit_vectors(path: Path) -> Vectors:
     """Read (n, d) floating point as directions."""
     try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            vectors = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, TokenError, OverflowError, MemoryError) as error:
         raise DataError(f"{path} cannot be read as an array: {error}") from error
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise DataError(f"{path} is {vectors.dtype} of shape {vectors.shape}; expected (n, d) floating point")

@@ -50,7 +50,8 @@ def _karpathy(folder: Path, file: Path) -> Iterator[Picture]:
         where = f"{file}, image {number}"
         name = reading.string(image, "filename", where)
         sentences = [one.get("raw") for one in reading.objects(image.get("sentences"), f'{where}, "sentences"')]
-        path = _place(folder, Path(image.get("filepath") or "") / name)
+        below = reading.string(image, "filepath", where) if image.get("filepath") is not None else ""
+        path = _place(folder, Path(below) / name)
         yield Picture(path, name, reading.captions(sentences, where), split=reading.string(image, "split", where))
 
 
@@ -64,14 +65,16 @@ def _coco(folder: Path, year: str) -> Iterator[Picture]:
         if not file.is_file():
             continue
         content = reading.json_object(file)
-        said: dict[object, list[object]] = {}
-        for annotation in reading.objects(content.get("annotations"), f'{file}, "annotations"'):
-            said.setdefault(annotation.get("image_id"), []).append(annotation.get("caption"))
+        said: dict[int | str, list[object]] = {}
+        for number, annotation in enumerate(reading.objects(content.get("annotations"), f'{file}, "annotations"')):
+            owner = reading.identifier(annotation, "image_id", f"{file}, annotation {number}")
+            said.setdefault(owner, []).append(annotation.get("caption"))
         for number, image in enumerate(reading.objects(content.get("images"), f'{file}, "images"')):
             where = f"{file}, image {number}"
             name = reading.string(image, "file_name", where)
             path = _place(folder, Path(f"{split}{year}") / name)
-            yield Picture(path, name, reading.captions(said.get(image.get("id")), where), split=split)
+            sentences = said.get(reading.identifier(image, "id", where))
+            yield Picture(path, name, reading.captions(sentences, where), split=split)
 
 
 def _flickr(folder: Path, file: Path, form: re.Pattern[str], example: str) -> Iterator[Picture]:
@@ -90,4 +93,4 @@ def _flickr(folder: Path, file: Path, form: re.Pattern[str], example: str) -> It
 def _place(folder: Path, name: Path) -> Path:
     """The picture where it lies; where it would lie if it is missing."""
     paths = (folder / place / name for place in PLACES)
-    return next(filter(Path.is_file, paths), folder / name)
+    return next(filter(reading.is_file, paths), folder / name)

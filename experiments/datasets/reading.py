@@ -30,7 +30,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in lines(path):
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: {error}; expected a JSON object on every line") from error
         if not isinstance(value, dict):
             raise DataError(f"{path}, line {number}: {line[:60]!r}; expected a JSON object on every line")
@@ -41,7 +41,7 @@ def json_object(path: Path) -> Mapping[str, Any]:
     """The one object of a file."""
     try:
         value = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: {error}; expected one JSON object") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} holds a JSON {type(value).__name__}; expected one object")
@@ -72,6 +72,22 @@ def string(record: Mapping[str, Any], key: str, where: str) -> str:
         raise DataError(f"{where}: {found}; expected a string")
     _check_encodable(value, where)
     return value
+
+
+def identifier(record: Mapping[str, Any], key: str, where: str) -> int | str:
+    """Read what a record is told by."""
+    value = record.get(key)
+    if not isinstance(value, int | str):
+        raise DataError(f'{where}: "{key}" is {str(value)[:60]!r}; expected a number or a string')
+    return value
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; of a name that no file can have, there is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def captions(value: Any, where: str) -> tuple[str, ...]:
