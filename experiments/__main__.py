@@ -92,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValidationError, SettingsError) as error:
         sys.stderr.write(f"wrong settings: {explain(error)}\n")
         return 2
+    except OSError as error:  # of the cache, or of a disk that fails
+        sys.stderr.write(f"{error}\n")
+        return 2
     sys.stdout.write(outcome.text + "\n")
     try:
         if options.json:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +16,18 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def cached(folder: Path, name: str, make: Callable[[], Arrays]) -> Arrays:
-    """Read the arrays of that name, or make and keep them; of two processes at once the later one's file stays."""
+    """Read the arrays of that name, or make and keep them; of two processes at once the later one's file stays.
+
+    What cannot be read is made anew.
+
+    Raises:
+        OSError: the folder cannot be made, before the work, or written.
+    """
     kept = folder / f"{name}.npz"
-    if kept.is_file():
-        with np.load(kept) as arrays:
-            return dict(arrays)
-    made = make()
+    with contextlib.suppress(OSError, ValueError, EOFError, BadZipFile), kept.open("rb") as file:
+        return dict(np.load(file, allow_pickle=False))
     folder.mkdir(parents=True, exist_ok=True)
+    made = make()
     half_written = kept.with_name(f"{name}.{os.getpid()}.npz")
     np.savez(half_written, allow_pickle=False, **made)
     half_written.replace(kept)

@@ -135,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--encoder", default=MINI, metavar="NAME", help="by default %(default)s")
     options = parser.parse_args(arguments)
     try:
-        pictures = [picture for folder in options.photos for picture in _captioned(folder)]
+        folders = dict.fromkeys(folder.resolve() for folder in options.photos)
+        pictures = [picture for folder in folders for picture in _captioned(folder)]
         labels = WAYS[options.by]([picture.captions for picture in pictures])
         found = zip(pictures, labels, strict=True)
         chosen = [replace(picture, label=kind) for picture, kind in found if kind is not None]

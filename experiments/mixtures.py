@@ -25,6 +25,7 @@ from experiments.grid import at_least_two, count
 NOISE = 0.5  # of the spread, between a picture and its caption
 SHARED = 1.0  # what all items have in common
 SIZES = (6, 250)
+LONGEST = 1e6  # spread and gap: beyond it nothing of the classes is left in float32
 
 Wide = npt.NDArray[np.float64]
 
@@ -64,13 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gap", type=_length, default=0.5, metavar="G", help="by default %(default)s")
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="by default %(default)s")
     options = parser.parse_args(arguments)
-    pictures, captions, labels = mixture(options.classes, options.dimensions, options.spread, options.gap, options.seed)
-    texts, kinds = [f"item {row}" for row in range(len(labels))], [f"class {label}" for label in labels.tolist()]
     try:
         precomputed.make_folder(options.folder)
+        pictures, captions, labels = mixture(
+            options.classes, options.dimensions, options.spread, options.gap, options.seed
+        )
+        texts, kinds = [f"item {row}" for row in range(len(labels))], [f"class {label}" for label in labels.tolist()]
         precomputed.write(options.folder, pictures.astype(np.float32), captions.astype(np.float32), texts, kinds)
     except DataError as error:
         parser.error(str(error))
+    except (MemoryError, OverflowError):
+        parser.error("there is no memory for so many classes and dimensions: ask for fewer")
     sys.stdout.write(f"{options.folder}: {len(labels):,} pairs of {options.classes} classes\n")
     return 0
 
@@ -80,8 +85,8 @@ def _length(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a length, at least 0")
+    if not 0 <= value <= LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a length from 0 to {LONGEST:g}")
     return value
 
 

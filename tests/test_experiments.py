@@ -308,7 +308,7 @@ def test_constants_are_of_the_calibrated_cut_whatever_cut_is_set(
     assert tables[0] == tables[1]
 
 
-@pytest.mark.parametrize("wrong", [["--spread", "nan"], ["--gap", "inf"], ["--seed", "-1"]])
+@pytest.mark.parametrize("wrong", [["--spread", "nan"], ["--spread", "1e300"], ["--gap", "inf"], ["--seed", "-1"]])
 def test_mixtures_that_cannot_be_made_are_refused(
     wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

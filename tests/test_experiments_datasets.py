@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from experiments.__main__ import main
 from experiments.datasets import DataError, Items, Picture, Selection, captioned, load
 from experiments.datasets.precomputed import pairs
 from zccr_stream.events import IMAGE
@@ -184,6 +185,29 @@ def test_pictures_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     again = load(data.rename(tmp_path / "moved"), "mini", "cpu", cache)
     assert np.array_equal(items.images, again.images)
     assert np.array_equal(items.captions, again.captions)
+
+
+def test_what_was_kept_and_cannot_be_read_is_encoded_anew(tmp_path: Path) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    data.mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(data / "a.png")
+    (data / "a.txt").write_text("a dog")
+    items = load(data, "mini", "cpu", cache)
+    for kept in cache.rglob("*.npz"):
+        kept.write_bytes(kept.read_bytes()[:50])
+
+    again = load(data, "mini", "cpu", cache)
+
+    assert np.array_equal(items.images, again.images)
+    assert np.array_equal(items.captions, again.captions)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a dog")
+
+    assert main(["retrieval", "--data", str(tmp_path), "--cache", str(tmp_path / "a.txt")]) == 2
+    assert "a.txt" in capsys.readouterr().err
 
 
 def test_a_picture_or_an_encoder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
