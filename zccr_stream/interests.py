@@ -58,8 +58,8 @@ class Profile:
 class Limits:
     """Up to which Ward distance assets are one area, by what their catalogue and their profile look like.
 
-    Strangers lie sqrt(2) apart as seen from the catalogue's mean, give or take deviations of sqrt(2 / p) in p
-    dimensions. In these, for a merge to m of n assets:
+    Strangers lie sqrt(2) apart as seen from the catalogue's mean, give or take some sqrt(2 / p) in p dimensions, two
+    standard deviations. In these units, for a merge to m of n assets:
     - within one cloud merges `rise` with the root of m: its longest axis is that much longer than the others;
     - the `nearest` two of n / m groups that are strangers are nearer than most, as the least of so many draws;
     - where most assets have no `kin` in the profile, whatever is one area must be closer: by as much as assets
