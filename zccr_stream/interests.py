@@ -63,7 +63,7 @@ class Limits:
     - within one cloud merges `rise` with the root of m: its longest axis is that much longer than the others;
     - the `nearest` two of n / m groups that are strangers are nearer than most, as the least of so many draws;
     - where most assets have no `kin` in the profile, whatever is one area must be closer: by as much as assets
-      typically join the tree less than so many deviations below strangers.
+      typically join the tree less than so many units below strangers.
 
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
