@@ -5,7 +5,8 @@
 The paper's labels are a classifier's, which knows ImageNet's classes only (`--labels classifier` of the experiments).
 All captions of a photo say what people see in it:
   nouns    a photo's kind is the one of 27 kinds that at least two of its captions name by one of the kind's nouns
-           (`KINDS` in this module; a verb of the same lemma counts as well). Photos of no kind, or of several, are left out;
+           (`KINDS` in this module; a verb of the same lemma counts as well). Photos of no kind, or of several, are left
+           out;
   subject  the captions' words (tf-idf, projected onto 60 directions) in 40 clusters by k-means, with a fixed seed. A
            kind is a cluster, and is called by its three heaviest words. The 30 % of all photos that are farthest from
            their cluster's middle are left out.
