@@ -380,7 +380,7 @@ def test_the_catalogue_gives_the_cut_of_any_encoder(kinds: int, assets: int, sha
 def test_the_catalogue_gives_the_cut_of_any_size_with_outliers(
     kinds: int, assets: int, outliers: int, spread: float, shared: float
 ) -> None:
-    """One cut for profiles from ten assets to two thousand: outliers stay apart, alone or a few together."""
+    """One cut for profiles from ten assets to two thousand; no outlier is in a class's area; they may share one."""
     catalogue = space(100, 512, spread, shared, seed=1)
     own = mixture(np.repeat(np.arange(kinds), assets).tolist(), 512, spread, seed=7).astype(np.float64)
     odd = mixture(list(range(outliers)), 512, spread, seed=8).astype(np.float64).reshape(-1, 512)
@@ -391,6 +391,7 @@ def test_the_catalogue_gives_the_cut_of_any_size_with_outliers(
     areas = find_areas(profile_of(units(vectors)), replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(catalogue)}))
 
     assert adjusted_rand_score(truth, labels_of(areas, len(truth))) > 0.99
+    assert all((truth[area.members] < kinds).all() or (truth[area.members] >= kinds).all() for area in areas)
 
 
 @pytest.mark.parametrize("seed", range(3))

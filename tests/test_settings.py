@@ -42,7 +42,8 @@ def test_the_defaults_are_the_contracts() -> None:
 
 
 def test_the_page_of_settings_is_made_from_the_code() -> None:
-    assert (ROOT / "docs" / "settings.md").read_text() == document(), "run: make docs"
+    """Made anew by `python -m zccr_stream.settings > docs/settings.md`."""
+    assert (ROOT / "docs" / "settings.md").read_text() == document()
 
 
 def test_every_setting_says_what_it_means() -> None:

@@ -207,7 +207,7 @@ class Settings(BaseSettings):
         0.2,
         ge=0,
         le=0.5,
-        description="how that distance grows with n assets, (n / 2) to this power: Ward's distances grow with size",
+        description="how an absolute distance grows with n assets, (n / 2) to this power, as Ward's do with size",
     )
     areas_max: Positive = Field(100, description="most areas per modality of one profile; bounds the message")
     area_sample_size: Positive = Field(
@@ -244,7 +244,7 @@ class Settings(BaseSettings):
         ge=0,
         lt=1,
         description="from 0 to below 1, how much being unlike what the feed shows already counts against the score: .1 "
-        "shows a third fewer near-duplicates, and somewhat more that is of none of the user's areas",
+        "shows a tenth to a third fewer near-duplicates, and somewhat more that is of none of the user's areas",
     )
 
     profile_assets_max: Positive = Field(
