@@ -142,6 +142,8 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
             failed += 1
             parts += [f"## {name}: {title}", f"Not measured: {error}"]
             continue
+        except (ValidationError, SettingsError):  # all experiments go by the same settings
+            raise
         except (ArithmeticError, LookupError, ValueError) as error:  # a fault in one costs nobody the others
             traceback.print_exc()
             failed += 1

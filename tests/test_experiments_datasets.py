@@ -43,6 +43,8 @@ def test_labels_may_be_missing_from_some_lines_or_from_all(tmp_path: Path) -> No
     precompute(tmp_path, lines=4 * '{"text": "x", "label": ""}\n')
     assert pairs(tmp_path).labels is None
 
+    precompute(tmp_path, lines='{"text": "x", "label": NaN}\n' + 3 * '{"text": "x", "label": "a"}\n')
+    assert pairs(tmp_path).labels == [None, "a", "a", "a"]
     precompute(tmp_path, lines=4 * '{"text": "x"}\n')
     assert pairs(tmp_path).labels is None
 
@@ -217,6 +219,8 @@ def test_a_picture_or_an_encoder_that_cannot_be_used_is_named(tmp_path: Path) ->
     (tmp_path / "gone.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match="'no such encoder' cannot be used"):
         load(tmp_path, "no such encoder", "cpu", tmp_path / "cache")
+    with pytest.raises(DataError, match=r"gone\.jpg cannot be read as a picture: .*expected JPEG"):
+        load(tmp_path, "mini", "cpu", tmp_path / "cache")
 
 
 class Counting:

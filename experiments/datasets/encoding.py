@@ -65,9 +65,10 @@ def loaded(paths: Sequence[Path], settings: Settings, doing: str) -> Iterator[li
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for start in progress.track(range(0, len(paths), settings.encode_batch_max), description=doing):
             batch = []
-            for content in contents.load([_upload(path) for path in paths[start : start + settings.encode_batch_max]]):
+            part = paths[start : start + settings.encode_batch_max]
+            for path, content in zip(part, contents.load([_upload(path) for path in part]), strict=True):
                 if not isinstance(content, Image):
-                    raise DataError(f"a picture cannot be read: {content}")
+                    raise DataError(f"{path} cannot be read as a picture: {content}")
                 batch.append(content)
             yield batch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,10 @@ def _check_encodable(text: str, where: str) -> None:
 
 
 def label(record: Mapping[str, Any], where: str) -> str | None:
-    """Read a record's kind, where it has one; numbers are kinds too."""
+    """Read a record's kind, where it has one; numbers are kinds too, NaN is none (a table's missing value)."""
     value = record.get("label")
+    if isinstance(value, float) and math.isnan(value):
+        return None
     if isinstance(value, list | dict):
         raise DataError(f'{where}: "label" is {str(value)[:60]!r}; expected a string, or none')
     return None if value is None else str(value) or None
