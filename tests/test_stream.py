@@ -14,7 +14,7 @@ from typing import Any
 
 import confluent_kafka
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from tests.waiting import wait_until
@@ -67,9 +67,10 @@ class Kafka:
         producer.close()
 
     def read(self, topic: str, count: int) -> list[Message]:
-        rule = {"auto.offset.reset": "earliest", "topic.metadata.refresh.interval.ms": 200}  # it may not be there yet
-        consumer = Consumer({**self.config, "group.id": f"{topic}-reader", **rule})
-        consumer.subscribe([topic])
+        consumer = Consumer({**self.config, "group.id": f"{topic}-reader"})
+        wait_until(lambda: topic in consumer.list_topics(timeout=DEADLINE_S).topics, DEADLINE_S, f"{topic} is there")
+        partitions = consumer.list_topics(timeout=DEADLINE_S).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
         read: list[Message] = []
         deadline_s = time.monotonic() + DEADLINE_S
         while len(read) < count and time.monotonic() < deadline_s:

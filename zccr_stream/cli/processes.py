@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -12,6 +11,8 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from zccr_stream.embedded.process import free_port
 
 _PROBE_TIMEOUT_S = 5
 _LOG_TAIL = 3000
@@ -32,9 +33,7 @@ class ConsumerProcess:
     @classmethod
     def start(cls, module: str, *arguments: str, environment: Mapping[str, str], log: Path) -> ConsumerProcess:
         """Start it; it loads for some seconds before it is ready."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = int(free.getsockname()[1])
+        port = free_port()
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
