@@ -7,7 +7,8 @@ one more item of each class as picture and as caption, all others of the class l
 places of the feed). `precision`, `nDCG`, `coverage` (of the classes in each modality), `diversity` (mean of 1 - cosine
 within a modality) and `near-duplicates` (within a cosine of .9) count with everything of the classes put back.
 `above` is the mean difference to production over the same users, ± half of its 95 % confidence interval. Ways:
-  seeds         the centroid as it is, as in the paper; the medoid; three of the area's assets in place of one seed
+  seeds         in contrast to the catalogue's mean alone; the centroid as it is, as in the paper; the medoid; three of
+                the area's assets in place of one seed
   turns         all areas alike, where production's turns are in proportion to the areas' weights
   diversity     maximal marginal relevance: being unlike what is shown counts against the score
   scores        calibrated, so that they can be compared across modalities; and an area's turn its best hit's of either
@@ -38,7 +39,7 @@ from experiments import grid
 from experiments.both import LENGTH, MODALITIES, Reader, ToAreas
 from experiments.datasets import Items
 from experiments.outcome import Outcome
-from experiments.simulation import Rules, Values
+from experiments.simulation import Rules, Values, group_numbers
 from experiments.tables import markdown
 from zccr_stream.catalogue import Joint
 from zccr_stream.interests import CENTROID, JOINT, Area, AreaRule, Profile, areas_of, find_areas
@@ -80,6 +81,16 @@ def _true(profile: Profile, classes: Classes, rule: AreaRule) -> list[Area]:
 
 def _alike(profile: Profile, _: Classes, rule: AreaRule) -> list[Area]:
     return [replace(area, weight=1.0) for area in find_areas(profile, rule)]
+
+
+def _from_the_mean(profile: Profile, _: Classes, rule: AreaRule) -> list[Area]:
+    """In contrast to the catalogue's mean, in whatever its assets vary."""
+    groups = group_numbers(find_areas(profile, rule), len(profile.asset_ids))
+    even = {
+        modality: replace(catalogue, whitener=np.eye(len(catalogue.mean), dtype=np.float32))
+        for modality, catalogue in rule.catalogues.items()
+    }
+    return areas_of(profile, groups, replace(rule, catalogues=even))
 
 
 def _several_seeds(profile: Profile, _: Classes, rule: AreaRule) -> list[Area]:
@@ -129,6 +140,7 @@ MERGED = {**CALIBRATED, "feed_merged": "true"}
 WAYS: Mapping[str, Way] = {
     PRODUCTION: Way(),
     "true areas": Way({}, _true),
+    "contrast to the mean alone": Way({}, _from_the_mean),
     "centroids as they are": Way({"area_seed": "centroid"}),
     "medoids": Way({"area_seed": "medoid"}),
     "three assets for seeds": Way({}, _several_seeds),

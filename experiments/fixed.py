@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import fcluster, linkage, maxdists
+from sklearn.preprocessing import normalize
 
-from zccr_stream.catalogue import Catalogue, directions
+from zccr_stream.catalogue import Catalogue
 from zccr_stream.interests import Profile
 from zccr_stream.measures import Classes
 
@@ -47,7 +48,7 @@ DISTANCES = tuple(
 def groupings(profile: Profile, catalogue: Catalogue | None, distances: Sequence[Distance]) -> list[Classes]:
     """The groups, (n,), of a profile's n >= 2 assets by each of the distances; without a catalogue all are as it is."""
     vectors = profile.vectors
-    seen = vectors if catalogue is None else directions(vectors, catalogue.mean)
+    seen = vectors if catalogue is None else normalize(vectors - catalogue.mean)
     needed = {distance.from_mean for distance in distances}
     trees = {from_mean: linkage(seen if from_mean else vectors, "ward") for from_mean in needed}
     return [_cut(trees[distance.from_mean], distance) for distance in distances]

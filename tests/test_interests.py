@@ -15,8 +15,9 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
 from zccr_stream import interests
-from zccr_stream.catalogue import Catalogue, Joint, directions
+from zccr_stream.catalogue import Catalogue, Joint
 from zccr_stream.events import IMAGE, TEXT
+from zccr_stream.events.identifiers import lot
 from zccr_stream.interests import CONTRAST, CONTRAST_MIN, CUT, MEDOID, Area, AreaRule, Profile, areas_of, find_areas
 
 RULE = AreaRule(variance=0.99, cut=1.1, growth=0.2, areas_max=100, sample_size=1000, seed="centroid")
@@ -195,10 +196,16 @@ def test_the_seed_is_the_medoid_or_the_centroid_in_contrast_to_a_large_catalogue
                 seed = direction(profile.vectors[rows].sum(axis=0, dtype=np.float64))
                 known = rule.catalogues.get(modality)
                 if rule.seed == CONTRAST and known is not None and len(known.sample) >= CONTRAST_MIN:
-                    seed = direction(seed - known.mean)
+                    seed = direction(discriminant(known.sample) @ (seed - known.sample.mean(axis=0, dtype=np.float64)))
                 seeds.append(seed)
         expected = profile.vectors[area.medoid] if rule.seed == MEDOID else direction(np.sum(seeds, axis=0))
         assert area.seed == pytest.approx(expected, abs=1e-5)
+
+
+def discriminant(sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """(d, d) the inverse of a sample's covariance, shrunk towards thirty times its mean variance in all directions."""
+    covariance = np.cov(sample.astype(np.float64), rowvar=False, bias=True)
+    return np.linalg.inv(covariance + 30 * np.trace(covariance) / len(covariance) * np.eye(len(covariance)))
 
 
 def test_a_seed_in_contrast_finds_what_an_area_has_and_all_others_have_not() -> None:
@@ -394,6 +401,25 @@ def test_the_catalogue_gives_the_cut_of_any_size_with_outliers(
     assert all((truth[area.members] < kinds).all() or (truth[area.members] >= kinds).all() for area in areas)
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_a_user_has_most_of_is_one_area_though_ward_parts_it(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ward's areas tend to be of one size; these kinds have sub-kinds to part them by."""
+    kinds = mixture(np.repeat(np.arange(30), 200).tolist(), 32, 0.9, seed)
+    sub_kinds = mixture(list(range(300)), 32, 0.0, seed + 100)
+    vectors = units(kinds + 0.7 * sub_kinds[np.repeat(np.arange(30), 200) * 10 + np.tile(np.arange(10), 600)])
+    sizes = [160, 40, 20, 10, 5]
+    rows = np.concatenate([np.arange(200 * kind, 200 * kind + size) for kind, size in enumerate(sizes)])
+    truth = np.repeat(np.arange(5), sizes)
+    rule = replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors[::10])})
+
+    areas = find_areas(profile_of(vectors[rows]), rule)
+    monkeypatch.setattr(interests, "_join", lambda _seen, labels, *_rule: labels)
+    by_ward = find_areas(profile_of(vectors[rows]), rule)
+
+    assert adjusted_rand_score(truth, labels_of(areas, len(rows))) > 0.95
+    assert adjusted_rand_score(truth, labels_of(by_ward, len(rows))) < 0.6
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_assets_settle_in_the_area_that_is_closest_to_them(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Held against cosines asset by asset; Ward's tree alone leaves some where others are closer."""
@@ -402,7 +428,7 @@ def test_assets_settle_in_the_area_that_is_closest_to_them(seed: int, monkeypatc
     truth = np.repeat(np.arange(6), 12)
     rows = 20 * truth + np.tile(np.arange(12), 6)
     profile, rule = profile_of(vectors[rows]), replace(RULE, cut=None, catalogues={IMAGE: catalogue})
-    seen = directions(vectors[rows], catalogue.mean)
+    seen = catalogue.seen(vectors[rows])
 
     labels = labels_of(find_areas(profile, rule), len(rows))
     monkeypatch.setattr(interests, "_settle", lambda _, labels: labels)
@@ -413,13 +439,13 @@ def test_assets_settle_in_the_area_that_is_closest_to_them(seed: int, monkeypatc
     assert adjusted_rand_score(truth, labels) > adjusted_rand_score(truth, by_ward)
 
 
-@pytest.mark.parametrize("seed", [0, 10, 28])
+@pytest.mark.parametrize("seed", [4, 15, 32])
 def test_assets_that_would_change_places_for_ever_come_to_rest(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = space(30, 32, 1.6, 0.5, seed)
     catalogue = Catalogue.of(vectors)
     rows = 20 * np.repeat(np.arange(12), 12) + np.tile(np.arange(12), 12)
     profile, rule = profile_of(vectors[rows]), replace(RULE, cut=None, catalogues={IMAGE: catalogue})
-    seen = directions(vectors[rows], catalogue.mean)
+    seen = catalogue.seen(vectors[rows])
 
     assert restless(seen, labels_of(find_areas(profile, rule), len(rows))) == []
     monkeypatch.setattr(interests, "_INERTIA", 0)
@@ -566,6 +592,21 @@ def test_what_was_not_sampled_goes_to_the_nearest_centroid_not_to_the_tightest_a
     areas = find_areas(profile_of(units(np.concatenate([tight, loose]))), replace(RULE, cut=1.4, sample_size=150))
 
     assert adjusted_rand_score(truth, labels_of(areas, 600)) == 1
+
+
+def test_what_was_not_sampled_goes_where_it_is_closest_as_seen_in_the_catalogue() -> None:
+    vectors = space(30, 32, 1.2, 0.5, seed=0)
+    catalogue = Catalogue.of(vectors)
+    rows = 20 * np.repeat(np.arange(6), 20) + np.tile(np.arange(20), 6)
+    profile = profile_of(vectors[rows])
+    rule = replace(RULE, cut=None, catalogues={IMAGE: catalogue}, sample_size=60)
+
+    labels = labels_of(find_areas(profile, rule), len(rows))
+
+    seen, lots = catalogue.seen(vectors[rows]), np.array([lot(asset_id) for asset_id in profile.asset_ids])
+    in_sample = lots < np.sort(lots)[60]
+    centroids = units(np.stack([seen[in_sample & (labels == label)].sum(axis=0) for label in range(labels.max() + 1)]))
+    assert (np.argmax(seen[~in_sample] @ centroids.T, axis=1) == labels[~in_sample]).all()
 
 
 def test_one_upload_more_hardly_moves_the_areas_of_a_large_profile() -> None:

@@ -95,7 +95,7 @@ def area_of(modalities: tuple[str, ...], seed: Floats) -> Area:
 def test_from_a_cosine_goes_half_of_what_is_usual_for_the_seed_and_for_the_hit(
     index: LiveIndex, rule: AreaRule
 ) -> None:
-    """Seen as seeds are: from the mean where enough is known of it."""
+    """Seen as seeds are: in contrast to the catalogue where enough is known of it."""
     seeds = np.stack([ASSETS[IMAGE][3], ASSETS[TEXT][70], unit(ASSETS[IMAGE][5] + ASSETS[TEXT][5])])
     areas = [area_of(kinds, seed) for kinds, seed in zip([(IMAGE,), (TEXT,), (IMAGE, TEXT)], seeds, strict=True)]
     found = {modality: index.search(modality, seeds, ["me"] * 3, 8) for modality in MODALITIES}
@@ -114,7 +114,9 @@ def test_from_a_cosine_goes_half_of_what_is_usual_for_the_seed_and_for_the_hit(
                 hit = found[target].vectors[row]
                 banks = [rule.catalogues[source].sample for source in area.modalities]
                 if rule.catalogues is LARGE:
-                    banks = [unit(bank - bank.mean(axis=0)) for bank in banks]
+                    banks = [
+                        rule.catalogues[source].contrasts(rule.catalogues[source].sample) for source in area.modalities
+                    ]
                 of_hit = np.mean([usual(hit, bank) for bank in banks])
                 expected = cosine - (usual(seeds[line], rule.catalogues[target].sample) + of_hit) / 2
                 assert score == pytest.approx(expected, abs=1e-4)

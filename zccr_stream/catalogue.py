@@ -1,7 +1,8 @@
 """What all users' assets look like in the encoder's space: the scale for one user's areas and seeds. Pure.
 
-Comes in: a sample of each modality's vectors. Go out: its mean and how strictly unrelated assets are at right angles,
-and for areas that hold images and texts together the maps of both into one space. Knows nothing of users and indexes.
+Comes in: a sample of each modality's vectors. Go out: how one asset looks among all, how strictly unrelated ones are at
+right angles, and for areas that hold images and texts together the maps of both into one space. Knows nothing of users
+and indexes.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import cholesky
+from scipy.linalg.lapack import dtrtri
 
 from zccr_stream.calibration import Alignment, align
 
+_SHRINKAGE = 30.0  # of a catalogue's covariance, towards so many times its mean variance in every direction
 _NEW_SHARE_MAX = 1 / 8  # of the assets that a joint space is found by
 _NOTHING = 1e-6  # float32 does not tell smaller lengths and cosines from 0
 
@@ -24,12 +28,15 @@ Floats = npt.NDArray[np.float32]
 class Catalogue:
     """One modality's assets of all users, known by a `sample` of them, (m, d), those with `revisions` by asset id.
 
-    `mean` is (d,). Seen from there, unrelated assets of every encoder are at right angles on average, and
-    `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even dimensions is p.
+    `mean` is (d,), and `whitener`, W, is (d, d): W W' is the inverse of the assets' covariance S, shrunk a long way
+    towards a sphere (to S + 30 tr(S) / d, at the scale of the assets). Directions in which all assets differ anyway say
+    less of what is alike. Seen so, unrelated assets of every encoder are at right angles on average, and `dimensions`,
+    p, says how strictly: it is one over their mean squared cosine, which of p even dimensions is p.
     """
 
     sample: Floats = field(repr=False)
     mean: Floats = field(repr=False)
+    whitener: Floats = field(repr=False)
     dimensions: float
     revisions: frozenset[tuple[str, int]] = field(default=frozenset(), repr=False)
 
@@ -44,11 +51,24 @@ class Catalogue:
         if m < 2:
             raise ValueError(f"a catalogue of {m} vectors; expected at least 2")
         mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centred: npt.NDArray[np.float64] = directions(sample, mean).astype(np.float64)
-        products = centred @ centred.T if m < centred.shape[1] else centred.T @ centred
-        own = np.einsum("nd,nd->n", centred, centred)
+        whitener = _whitener(sample - mean)
+        seen = _units((sample - mean) @ whitener).astype(np.float64)
+        products = seen @ seen.T if m < seen.shape[1] else seen.T @ seen
+        own = np.einsum("nd,nd->n", seen, seen)
         squared_cosine = ((products**2).sum() - (own**2).sum()) / (m * (m - 1))  # of different assets alone
-        return cls(sample, mean, max(1.0, float(1 / max(squared_cosine, _NOTHING))), frozenset(revisions))
+        return cls(sample, mean, whitener, max(1.0, float(1 / max(squared_cosine, _NOTHING))), frozenset(revisions))
+
+    def seen(self, vectors: Floats) -> Floats:
+        """The directions, (n, d), of `vectors` as seen from here; what lies at the mean has none and stays there."""
+        return _units((vectors - self.mean) @ self.whitener)
+
+    def contrasts(self, vectors: Floats) -> Floats:
+        """What tells each of (n, d) `vectors` from the catalogue's assets: (n, d), of unit length.
+
+        It is the linear discriminant W W' (x - mean) (Fisher's, with the shrunk covariance): its product with any
+        vector is that of both as seen from here, up to their lengths.
+        """
+        return _units((vectors - self.mean) @ self.whitener @ self.whitener.T)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,9 +125,18 @@ def _new_share(
     return max(1 - len(revisions & known) / max(len(revisions), len(known), 1) for revisions, known in both)
 
 
-def directions(vectors: Floats, mean: Floats) -> Floats:
-    """The directions of (n, d) `vectors` as seen from `mean`; what lies there has none and stays there."""
-    seen = vectors - mean
-    lengths = np.sqrt(np.einsum("nd,nd->n", seen, seen))
-    seen /= np.where(lengths > _NOTHING, lengths, np.float32(1))[:, None]
-    return seen
+def _whitener(centred: Floats) -> Floats:
+    """W, (d, d), of (m, d) vectors less their mean; the identity where they are all the same."""
+    d = centred.shape[1]
+    covariance = (centred.T @ centred / len(centred)).astype(np.float64)
+    variance = covariance.trace() / d
+    if variance < _NOTHING**2:
+        return np.eye(d, dtype=np.float32)
+    shrunk = covariance / variance + _SHRINKAGE * np.eye(d)
+    inverse: Floats = dtrtri(cholesky(shrunk / (1 + _SHRINKAGE)))[0].astype(np.float32)
+    return inverse
+
+
+def _units(vectors: npt.NDArray[np.floating]) -> Floats:
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    return (vectors / np.where(lengths > _NOTHING, lengths, np.float32(1))[:, None]).astype(np.float32, copy=False)

@@ -19,7 +19,7 @@ from scipy.cluster.hierarchy import linkage
 from scipy.linalg.lapack import ssyevd
 from scipy.spatial.distance import squareform
 
-from zccr_stream.catalogue import Catalogue, Joint, directions
+from zccr_stream.catalogue import Catalogue, Joint
 from zccr_stream.events.identifiers import lot
 
 CUT = 1.1
@@ -64,13 +64,18 @@ class Limits:
     - the `nearest` two of n / m groups that are strangers are nearer than most, as the least of so many draws;
     - where most assets have no `kin` in the profile, whatever is one area must be closer: by as much as assets
       typically join the tree less than so many units below strangers.
+    Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
+    the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
+    sqrt(1 / p) more, which is what strangers' cosines deviate by.
 
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
 
-    rise: float = 1.3
+    rise: float = 1.5
     nearest: float = 0.4
-    kin: float = 2.4
+    kin: float = 2.8
+    alike: float = 0.3
+    clear: float = 0.5
 
     def of(self, tree: Wide, catalogue: Catalogue) -> Wide:
         """The distances up to which the merges of a tree, (n - 1, 4) as scipy has it, leave one area, (n - 1,)."""
@@ -117,12 +122,10 @@ class AreaRule:
         if self.seed not in SEEDS:
             raise ValueError(f"seed is {self.seed!r}; expected one of {', '.join(SEEDS)}")
 
-    def ground(self, modality: str) -> Floats | None:
-        """What seeds of a modality stand in contrast to, (d,); None: they are what they are."""
+    def ground(self, modality: str) -> Catalogue | None:
+        """What seeds of a modality stand in contrast to; None: they are what they are."""
         catalogue = self.catalogues.get(modality)
-        if self.seed != CONTRAST or catalogue is None or len(catalogue.sample) < CONTRAST_MIN:
-            return None
-        return catalogue.mean
+        return catalogue if self.seed == CONTRAST and catalogue and len(catalogue.sample) >= CONTRAST_MIN else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,27 +200,38 @@ def _kinds(profile: Profile, units: Floats, rule: AreaRule) -> Iterator[_Kind]:
         yield _Kind(modality, rows, units[rows], rule.catalogues.get(modality))
 
 
-def _areas(profile: Profile, units: Floats, kind: _Kind, labels: Labels, rule: AreaRule) -> Iterator[Area]:
+def _areas(profile: Profile, units: Floats, kind: _Kind, labels: Labels, rule: AreaRule) -> list[Area]:
     """An area for each of the labels from 0 on, (n,), of one kind's assets."""
     by_label = np.argsort(labels, kind="stable")
     by_label = by_label[labels[by_label] >= 0]
     if not len(by_label):
-        return
-    for part in np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1):
-        members, vectors = kind.rows[part], kind.vectors[part]
-        total = vectors.sum(axis=0, dtype=np.float64)
-        medoid = int(members[_medoid(vectors, total)])
-        totals = _totals(profile, units, members) if kind.name == JOINT else {kind.name: total}
+        return []
+    parts = np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1)
+    totals = [kind.vectors[part].sum(axis=0, dtype=np.float64) for part in parts]
+    medoids = [
+        int(kind.rows[part[_medoid(kind.vectors[part], total)]]) for part, total in zip(parts, totals, strict=True)
+    ]
+    by_modality = [
+        _totals(profile, units, kind.rows[part]) if kind.name == JOINT else {kind.name: total}
+        for part, total in zip(parts, totals, strict=True)
+    ]
+    seeds = units[medoids] if rule.seed == MEDOID else _seeds(by_modality, units[medoids], rule)
+    areas = []
+    for part, medoid, of_area, seed in zip(parts, medoids, by_modality, seeds, strict=True):
+        members = kind.rows[part]
         oldest = members[np.argmin(profile.occurred_at_ns[members])]
-        yield Area(
-            area_id=_area_id(profile.user_id, kind.name, profile.asset_ids[oldest]),
-            modality=profile.modalities[medoid],
-            weight=len(members) / len(profile.asset_ids),
-            members=members,
-            medoid=medoid,
-            seed=units[medoid].copy() if rule.seed == MEDOID else _seed(totals, units[medoid], rule),
-            modalities=tuple(totals),
+        areas.append(
+            Area(
+                area_id=_area_id(profile.user_id, kind.name, profile.asset_ids[oldest]),
+                modality=profile.modalities[medoid],
+                weight=len(members) / len(profile.asset_ids),
+                members=members,
+                medoid=medoid,
+                seed=seed,
+                modalities=tuple(of_area),
+            )
         )
+    return areas
 
 
 def _heaviest_first(profile: Profile, areas: Sequence[Area]) -> list[Area]:
@@ -243,31 +257,37 @@ def _totals(profile: Profile, units: Floats, members: Labels) -> dict[str, Wide]
     }
 
 
-def _seed(totals: Mapping[str, Wide], medoid: Floats, rule: AreaRule) -> Floats:
-    """What an area searches with, (d,): its centroid's direction (eq. 10), in contrast to the catalogue's mean.
+def _seeds(totals: Sequence[Mapping[str, Wide]], medoids: Floats, rule: AreaRule) -> Floats:
+    """What k areas search with, (k, d): their centroids' directions (eq. 10), in contrast to the catalogue.
 
-    `totals` are its vectors' sums by modality. An area of several searches with the sum of theirs, which has a side for
-    assets of either. Where vectors cancel out and there is no direction, what there was before stands in, at last the
-    medoid.
+    `totals` are an area's vectors' sums by modality. An area of several searches with the sum of theirs, which has a
+    side for assets of either. Where vectors cancel out and there is no direction, what there was before stands in, at
+    last the medoid, of (k, d).
     """
-    seeds = []
-    for modality, total in totals.items():
-        seed, ground = _direction(total, medoid), rule.ground(modality)
-        seeds.append(seed if ground is None else _direction(seed - ground.astype(np.float64), seed))
-    return _direction(np.sum(seeds, axis=0), seeds[0]).astype(np.float32)
+    sums, first = np.zeros(medoids.shape, np.float64), medoids.astype(np.float64)
+    for modality in sorted({modality for of_area in totals for modality in of_area}, reverse=True):
+        lines = [line for line, of_area in enumerate(totals) if modality in of_area]
+        seeds = _directions(np.stack([totals[line][modality] for line in lines]), medoids[lines])
+        ground = rule.ground(modality)
+        if ground is not None:
+            seeds = _directions(ground.contrasts(seeds.astype(np.float32)).astype(np.float64), seeds)
+        sums[lines] += seeds
+        first[lines] = seeds
+    return _directions(sums, first).astype(np.float32)
 
 
-def _direction(vector: Wide, otherwise: npt.NDArray[np.floating]) -> Wide:
-    """A (d,) vector at unit length, or the other one where it has no direction."""
-    length = float(np.linalg.norm(vector))
-    found: Wide = vector / length if length > _TIE else otherwise.astype(np.float64)
+def _directions(vectors: Wide, otherwise: npt.NDArray[np.floating]) -> Wide:
+    """(k, d) vectors at unit length, or the others where they have no direction."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: Wide = np.where(lengths > _TIE, vectors / np.maximum(lengths, _TIE), otherwise)
     return found
 
 
 def _group(kind: _Kind, asset_ids: Sequence[str], rule: AreaRule) -> Labels:
     """(n,) labels 0, 1, …: of all together, or of a sample with the rest given to the nearest centroid.
 
-    The sample is the assets whose ids hash lowest: one upload more or less changes at most one of it.
+    The sample is the assets whose ids hash lowest: one upload more or less changes at most one of it. Where the
+    catalogue is known, nearest is the closest in direction, as it is where assets settle.
     """
     n, catalogue = len(kind.vectors), kind.catalogue if rule.cut is None else None
     if n <= rule.sample_size:
@@ -277,18 +297,23 @@ def _group(kind: _Kind, asset_ids: Sequence[str], rule: AreaRule) -> Labels:
     seen = _seen(kind.vectors[sample], catalogue)
     sampled = _cluster(seen, rule, catalogue)
     centroids = np.stack([seen[sampled == label].mean(axis=0) for label in range(sampled.max() + 1)])
-    offsets = np.einsum("kd,kd->k", centroids, centroids) / 2
+    if catalogue is None:
+        offsets = np.einsum("kd,kd->k", centroids, centroids) / 2
+    else:
+        lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
+        centroids = (centroids / np.maximum(lengths, _TIE)) @ catalogue.whitener.T
+        offsets = centroids @ catalogue.mean
     labels = np.empty(n, dtype=np.intp)
     for start in range(0, n, _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        labels[block] = np.argmax(_seen(kind.vectors[block], catalogue) @ centroids.T - offsets, axis=1)
+        labels[block] = np.argmax(kind.vectors[block] @ centroids.T - offsets, axis=1)
     labels[sample] = sampled
     return labels
 
 
 def _seen(vectors: Floats, catalogue: Catalogue | None) -> Floats:
     """(n, d) where assets are compared: from the catalogue's mean, where one is known."""
-    return vectors if catalogue is None else directions(vectors, catalogue.mean)
+    return vectors if catalogue is None else catalogue.seen(vectors)
 
 
 def _cluster(seen: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Labels:
@@ -303,7 +328,9 @@ def _cluster(seen: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Label
     tree = linkage(_distances(_project(seen, rule.variance)), method="ward")
     merges = tree[:, :2].astype(np.intp)
     if catalogue is not None:
-        return _settle(seen, _cut(merges, tree[:, 2] / rule.limits.of(tree, catalogue), rule.areas_max))
+        limits = rule.limits.of(tree, catalogue)
+        labels = _settle(seen, _cut(merges, tree[:, 2] / limits, rule.areas_max))
+        return _settle(seen, _join(seen, labels, rule.limits, catalogue))
     limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
     return _cut(merges, tree[:, 2] / limits, rule.areas_max)
 
@@ -325,13 +352,40 @@ def _settle(seen: Floats, labels: Labels) -> Labels:
         others = totals[labels] - seen
         lengths = np.linalg.norm(others, axis=1)
         own = np.where(lengths > _TIE, np.einsum("nd,nd->n", seen, others) / np.maximum(lengths, _TIE), 1)
-        closeness[closeness < _STRANGE * (holds @ own / holds.sum(axis=1))] = -1  # below any cosine that may win
+        closeness[
+            closeness < _STRANGE * (np.bincount(labels, own) / np.bincount(labels))
+        ] = -1  # below any cosine that may win
         closeness[every, labels] = np.where(lengths > _TIE, own + max(_TIE, _INERTIA * (turn - _FREE)), np.inf)
         closest = np.argmax(closeness, axis=1)
         if np.array_equal(closest, labels):
             break
         labels = np.unique(closest, return_inverse=True)[1]
     return labels
+
+
+def _join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) -> Labels:
+    """Make one area of any two of (n, d) assets' areas that are as close as one, the clearest first (`Limits`)."""
+    several = np.flatnonzero(np.bincount(labels) > 1)
+    holds = (labels == several[:, None]).astype(np.float32)
+    totals, sizes = (holds @ seen).astype(np.float64), holds.sum(axis=1, dtype=np.float64)
+    products = totals @ totals.T
+    left = np.ones(len(several), np.bool_)
+    labels = labels.copy()
+    while np.count_nonzero(left) > 1:
+        inside, pairs = products.diagonal() - sizes, sizes * (sizes - 1)  # cosines of different assets, and how many
+        usual = np.add.outer(inside, inside) / np.add.outer(pairs, pairs)
+        needed = limits.alike * usual + limits.clear / math.sqrt(catalogue.dimensions)
+        surplus = np.where(np.outer(left, left), products / np.outer(sizes, sizes) - needed, -np.inf)
+        np.fill_diagonal(surplus, -np.inf)
+        one, other = divmod(int(np.argmax(surplus)), len(several))
+        if surplus[one, other] < 0:
+            break
+        products[one] += products[other]
+        products[:, one] += products[:, other]
+        sizes[one] += sizes[other]
+        left[other] = False
+        labels[labels == several[other]] = several[one]
+    return np.unique(labels, return_inverse=True)[1]
 
 
 def _cut(merges: Labels, heights: Wide, areas_max: int) -> Labels:

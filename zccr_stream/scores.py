@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from zccr_stream.calibration import comparable, local_mean
-from zccr_stream.catalogue import directions
 from zccr_stream.interests import MEDOID, Area, AreaRule
 from zccr_stream.ranking import Hits
 
@@ -54,4 +53,4 @@ def _calibrated(hits: Hits, modality: str, areas: Sequence[Area], rule: AreaRule
 
 def _usual(vectors: npt.NDArray[np.float32], source: str, rule: AreaRule) -> npt.NDArray[np.float32]:
     ground, sample = rule.ground(source), rule.catalogues[source].sample
-    return local_mean(vectors, sample if ground is None else directions(sample, ground), NEIGHBOURS)
+    return local_mean(vectors, sample if ground is None else ground.contrasts(sample), NEIGHBOURS)

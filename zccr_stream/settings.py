@@ -200,8 +200,8 @@ class Settings(BaseSettings):
         None,
         gt=0,
         description="Ward distance up to which two single assets are one area; unset: calibrated by each modality's "
-        "catalogue, so that it needs no choice per encoder, and assets then settle in the area that is closest (1.1 "
-        "until that has 100 assets)",
+        "catalogue, so that it needs no choice per encoder; areas that are as close as one are then joined, and assets "
+        "settle in the one that is closest (1.1 until the catalogue has 100 assets)",
     )
     area_growth: float = Field(
         0.2,
@@ -216,8 +216,9 @@ class Settings(BaseSettings):
     )
     area_seed: Literal["contrast", "centroid", "medoid"] = Field(
         "contrast",
-        description="what an area searches with. contrast: its centroid as seen from the mean of all assets of the "
-        "modality (the plain centroid until 256 of these are known); centroid, medoid: as the paper has them (5.2)",
+        description="what an area searches with. contrast: what tells its centroid from all assets of the modality, "
+        "their linear discriminant (the plain centroid until 256 of these are known); centroid, medoid: as the paper "
+        "has them (5.2)",
     )
     area_joint: bool = Field(
         False,

@@ -1,0 +1,64 @@
+"""What all assets look like: how one is seen among them, by examples and against the plain formulas."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from zccr_stream.catalogue import Catalogue
+
+Floats = npt.NDArray[np.float32]
+
+
+def units(vectors: npt.NDArray[np.floating]) -> Floats:
+    unit: Floats = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def stretched(m: int, d: int) -> Floats:
+    """Assets that all point one way and differ most along a few axes."""
+    axes = np.linspace(1, 0.05, d) ** 2
+    return units(np.random.default_rng(m).standard_normal((m, d)) * axes + np.eye(d)[0])
+
+
+@pytest.mark.parametrize(("m", "d"), [(2, 16), (40, 64), (500, 64), (512, 512)])
+def test_contrasts_are_linear_discriminants_and_their_products_those_of_assets_as_seen(m: int, d: int) -> None:
+    sample = stretched(m, d)
+    catalogue = Catalogue.of(sample)
+    centred = sample.astype(np.float64) - sample.mean(axis=0, dtype=np.float64)
+    covariance = centred.T @ centred / m
+    inverse = np.linalg.inv(covariance + 30 * np.trace(covariance) / d * np.eye(d))
+    others = stretched(m + 1, d)
+
+    seen, contrasts = catalogue.seen(others), catalogue.contrasts(others)
+
+    assert contrasts == pytest.approx(units((others - sample.mean(axis=0)) @ inverse), abs=1e-4)
+    assert np.linalg.norm(seen, axis=1) == pytest.approx(1, abs=1e-5)
+    products = contrasts @ (others - catalogue.mean).T
+    cosines = seen @ seen.T
+    of_first = products[0] / products[0, 0] * cosines[0, 0]
+    lengths = np.linalg.norm((others - catalogue.mean) @ catalogue.whitener, axis=1)
+    assert of_first == pytest.approx(cosines[0] * lengths / lengths[0], abs=1e-3)
+
+
+def test_unrelated_assets_are_at_right_angles_by_as_much_as_the_dimensions_say() -> None:
+    catalogue = Catalogue.of(stretched(500, 64))
+    others = catalogue.seen(stretched(501, 64))
+
+    cosines = (others @ others.T)[np.triu_indices(len(others), 1)]
+
+    assert cosines.mean() == pytest.approx(0, abs=0.02)
+    assert 1 / (cosines**2).mean() == pytest.approx(catalogue.dimensions, rel=0.1)
+
+
+def test_a_catalogue_of_one_asset_and_its_copies_sees_no_direction_there() -> None:
+    asset = stretched(2, 16)[:1]
+    catalogue = Catalogue.of(np.repeat(asset, 5, axis=0))
+
+    assert catalogue.seen(asset) == pytest.approx(0, abs=1e-6)
+    assert catalogue.contrasts(asset) == pytest.approx(0, abs=1e-6)
+    assert np.isfinite(catalogue.seen(stretched(3, 16))).all()
+
+
+def test_one_asset_is_no_catalogue() -> None:
+    with pytest.raises(ValueError, match="a catalogue of 1 vectors; expected at least 2"):
+        Catalogue.of(stretched(1, 16))
