@@ -66,7 +66,8 @@ class Limits:
       typically join the tree less than so many units below strangers.
     Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
     the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
-    sqrt(1 / p) more, which is what strangers' cosines deviate by.
+    sqrt(1 / p) more, which is what strangers' cosines deviate by. Where the cosine of two assets of an area is on
+    average below `loose` times sqrt(1 / p), it holds what is left over, and falls into parts that do not.
 
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
@@ -76,6 +77,7 @@ class Limits:
     kin: float = 2.8
     alike: float = 0.3
     clear: float = 0.5
+    loose: float = 1.0
 
     def of(self, tree: Wide, catalogue: Catalogue) -> Wide:
         """The distances up to which the merges of a tree, (n - 1, 4) as scipy has it, leave one area, (n - 1,)."""
@@ -325,14 +327,20 @@ def _cluster(seen: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Label
     n = len(seen)
     if n == 1:
         return np.zeros(1, dtype=np.intp)
-    tree = linkage(_distances(_project(seen, rule.variance)), method="ward")
-    merges = tree[:, :2].astype(np.intp)
+    tree, merges = _tree(seen, rule)
     if catalogue is not None:
         limits = rule.limits.of(tree, catalogue)
         labels = _settle(seen, _cut(merges, tree[:, 2] / limits, rule.areas_max))
-        return _settle(seen, _join(seen, labels, rule.limits, catalogue))
+        labels = _settle(seen, _join(seen, labels, rule.limits, catalogue))
+        return _part(seen, labels, rule, catalogue)
     limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
     return _cut(merges, tree[:, 2] / limits, rule.areas_max)
+
+
+def _tree(seen: Floats, rule: AreaRule) -> tuple[Wide, Labels]:
+    """Ward's tree of (n, d) assets over PCA's projection, (n - 1, 4) as scipy has it, and what each merge merges."""
+    tree: Wide = linkage(_distances(_project(seen, rule.variance)), method="ward")
+    return tree, tree[:, :2].astype(np.intp)
 
 
 def _settle(seen: Floats, labels: Labels) -> Labels:
@@ -365,10 +373,9 @@ def _settle(seen: Floats, labels: Labels) -> Labels:
 
 def _join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) -> Labels:
     """Make one area of any two of (n, d) assets' areas that are as close as one, the clearest first (`Limits`)."""
-    several = np.flatnonzero(np.bincount(labels) > 1)
-    holds = (labels == several[:, None]).astype(np.float32)
-    totals, sizes = (holds @ seen).astype(np.float64), holds.sum(axis=1, dtype=np.float64)
-    products = totals @ totals.T
+    totals, sizes = _sums(seen, labels)
+    several = np.flatnonzero(sizes > 1)
+    products, sizes = totals[several] @ totals[several].T, sizes[several]
     left = np.ones(len(several), np.bool_)
     labels = labels.copy()
     while np.count_nonzero(left) > 1:
@@ -386,6 +393,46 @@ def _join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) ->
         left[other] = False
         labels[labels == several[other]] = several[one]
     return np.unique(labels, return_inverse=True)[1]
+
+
+def _part(seen: Floats, labels: Labels, rule: AreaRule, catalogue: Catalogue) -> Labels:
+    """Part the areas of (n, d) assets that hold what is left over, along trees of their own (`Limits`).
+
+    What lies at the catalogue's mean has no direction and stays together.
+    """
+    totals, sizes = _sums(seen, labels)
+    own = np.bincount(labels, np.einsum("nd,nd->n", seen, seen))
+    inside = np.einsum("kd,kd->k", totals, totals) - own
+    strangers = rule.limits.loose / math.sqrt(catalogue.dimensions)
+    labels, areas = labels.copy(), len(sizes)
+    for label in np.flatnonzero((own > 1.5) & (inside < strangers * sizes * (sizes - 1))).tolist():
+        rows = np.flatnonzero(labels == label)
+        tree, merges = _tree(seen[rows], rule)
+        loose = _cosines(seen[rows], merges) < strangers
+        heights = np.where(loose, np.inf, tree[:, 2] / rule.limits.of(tree, catalogue))
+        parts = _cut(merges, heights, rule.areas_max - areas + 1)
+        labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
+        areas += int(parts.max())
+    return labels
+
+
+def _cosines(seen: Floats, merges: Labels) -> Wide:
+    """(n - 1,) the mean cosine of two of the assets, (n, d), that each merge holds."""
+    n = len(seen)
+    totals = np.concatenate([seen, np.empty_like(seen[1:])])
+    sizes = np.ones(2 * n - 1)
+    for node, (left, right) in enumerate(merges.tolist(), start=n):
+        totals[node] = totals[left] + totals[right]
+        sizes[node] = sizes[left] + sizes[right]
+    cosines: Wide = np.einsum("nd,nd->n", totals[n:], totals[n:]) - sizes[n:]
+    return cosines / (sizes[n:] * (sizes[n:] - 1))
+
+
+def _sums(seen: Floats, labels: Labels) -> tuple[Wide, Wide]:
+    """By area the sum of its assets of (n, d), (k, d), and how many these are, (k,)."""
+    holds = np.zeros((labels.max() + 1, len(seen)), np.float32)
+    holds[labels, np.arange(len(seen))] = 1
+    return (holds @ seen).astype(np.float64), holds.sum(axis=1, dtype=np.float64)
 
 
 def _cut(merges: Labels, heights: Wide, areas_max: int) -> Labels:
