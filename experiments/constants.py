@@ -56,12 +56,12 @@ SKEWED = ((3, 8, 20), (5, 10, 15))
 SKEWED_EACH = 8  # assets a class on average
 
 STEPS = {
-    "rise": (0.0, 1.3, 1.4, 1.6, 1.7),
-    "nearest": (0.0, 0.2, 0.3, 0.5, 0.6),
-    "kin": (0.0, 2.2, 2.5, 3.1, 3.4),
-    "alike": (0.0, 0.2, 0.25, 0.35, 0.4),
-    "clear": (0.0, 0.3, 0.4, 0.6, 0.7, math.inf),
-    "loose": (-math.inf, 0.5, 0.8, 1.2, 1.5),
+    "rise": (0.0, 1.6, 2.0),
+    "nearest": (0.0, 0.5, 0.7),
+    "kin": (0.0, 2.5, 3.1),
+    "alike": (0.0, 0.2, 0.4),
+    "clear": (0.0, 0.3, 0.7, math.inf),
+    "loose": (-math.inf, 0.7, 1.3),
 }
 
 Report = dict[str, Any]

@@ -18,8 +18,20 @@ from zccr_stream import interests
 from zccr_stream.catalogue import Catalogue, Joint
 from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.events.identifiers import lot
-from zccr_stream.interests import CONTRAST, CONTRAST_MIN, CUT, MEDOID, Area, AreaRule, Profile, areas_of, find_areas
+from zccr_stream.interests import (
+    CONTRAST,
+    CONTRAST_MIN,
+    CUT,
+    MEDOID,
+    Area,
+    AreaRule,
+    Limits,
+    Profile,
+    areas_of,
+    find_areas,
+)
 
+LIMITS = Limits(rise=1.5, nearest=0.4, kin=2.8, alike=0.3, clear=0.5, loose=1.0)  # whatever is found to be better
 RULE = AreaRule(variance=0.99, cut=1.1, growth=0.2, areas_max=100, sample_size=1000, seed="centroid")
 
 Floats = npt.NDArray[np.float32]
@@ -411,7 +423,7 @@ def test_what_a_user_has_most_of_is_one_area_though_ward_parts_it(seed: int, mon
     sizes = [160, 40, 20, 10, 5]
     rows = np.concatenate([np.arange(200 * kind, 200 * kind + size) for kind, size in enumerate(sizes)])
     truth = np.repeat(np.arange(5), sizes)
-    rule = replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors[::10])})
+    rule = replace(RULE, cut=None, limits=LIMITS, catalogues={IMAGE: Catalogue.of(vectors[::10])})
 
     areas = find_areas(profile_of(vectors[rows]), rule)
     monkeypatch.setattr(interests, "_join", lambda _seen, labels, *_rule: labels)
@@ -428,7 +440,7 @@ def test_assets_settle_in_the_area_that_is_closest_to_them(seed: int, monkeypatc
     catalogue = Catalogue.of(vectors)
     truth = np.repeat(np.arange(6), 12)
     rows = 20 * truth + np.tile(np.arange(12), 6)
-    profile, rule = profile_of(vectors[rows]), replace(RULE, cut=None, catalogues={IMAGE: catalogue})
+    profile, rule = profile_of(vectors[rows]), replace(RULE, cut=None, limits=LIMITS, catalogues={IMAGE: catalogue})
     seen = catalogue.seen(vectors[rows])
 
     labels = labels_of(find_areas(profile, rule), len(rows))
@@ -445,7 +457,7 @@ def test_assets_that_would_change_places_for_ever_come_to_rest(seed: int, monkey
     vectors = space(30, 32, 1.6, 0.5, seed)
     catalogue = Catalogue.of(vectors)
     rows = 20 * np.repeat(np.arange(12), 12) + np.tile(np.arange(12), 12)
-    profile, rule = profile_of(vectors[rows]), replace(RULE, cut=None, catalogues={IMAGE: catalogue})
+    profile, rule = profile_of(vectors[rows]), replace(RULE, cut=None, limits=LIMITS, catalogues={IMAGE: catalogue})
     seen = catalogue.seen(vectors[rows])
 
     assert restless(seen, labels_of(find_areas(profile, rule), len(rows))) == []

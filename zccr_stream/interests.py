@@ -72,8 +72,8 @@ class Limits:
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
 
-    rise: float = 1.5
-    nearest: float = 0.4
+    rise: float = 1.8
+    nearest: float = 0.6
     kin: float = 2.8
     alike: float = 0.3
     clear: float = 0.5
@@ -375,23 +375,27 @@ def _join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) ->
     """Make one area of any two of (n, d) assets' areas that are as close as one, the clearest first (`Limits`)."""
     totals, sizes = _sums(seen, labels)
     several = np.flatnonzero(sizes > 1)
-    products, sizes = totals[several] @ totals[several].T, sizes[several]
-    left = np.ones(len(several), np.bool_)
-    labels = labels.copy()
-    while np.count_nonzero(left) > 1:
+    k, products, sizes = len(several), totals[several] @ totals[several].T, sizes[several]
+    clear = limits.clear / math.sqrt(catalogue.dimensions)
+    left = np.ones(k, np.bool_)
+
+    def surplus_of(one: int) -> Wide:
         inside, pairs = products.diagonal() - sizes, sizes * (sizes - 1)  # cosines of different assets, and how many
-        usual = np.add.outer(inside, inside) / np.add.outer(pairs, pairs)
-        needed = limits.alike * usual + limits.clear / math.sqrt(catalogue.dimensions)
-        surplus = np.where(np.outer(left, left), products / np.outer(sizes, sizes) - needed, -np.inf)
-        np.fill_diagonal(surplus, -np.inf)
-        one, other = divmod(int(np.argmax(surplus)), len(several))
-        if surplus[one, other] < 0:
-            break
+        usual = (inside[one] + inside) / (pairs[one] + pairs)
+        surplus: Wide = products[one] / (sizes[one] * sizes) - limits.alike * usual - clear
+        return np.where(left & (np.arange(k) != one), surplus, -np.inf)
+
+    surplus = np.stack([surplus_of(one) for one in range(k)]) if k > 1 else np.full((1, 1), -np.inf)
+    labels = labels.copy()
+    while surplus.max() >= 0:
+        one, other = divmod(int(surplus.argmax()), k)
         products[one] += products[other]
         products[:, one] += products[:, other]
         sizes[one] += sizes[other]
         left[other] = False
         labels[labels == several[other]] = several[one]
+        surplus[one] = surplus[:, one] = surplus_of(one)
+        surplus[other] = surplus[:, other] = -np.inf
     return np.unique(labels, return_inverse=True)[1]
 
 
