@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -192,7 +193,7 @@ def test_two_assets_are_equally_central_so_the_smaller_id_is_the_medoid() -> Non
 
 @settings(max_examples=50)
 @given(profiles(), rules)
-def test_the_seed_is_the_medoid_or_the_centroid_in_contrast_to_a_large_catalogues_mean(
+def test_the_seed_is_the_medoid_or_the_centroid_in_contrast_to_a_large_catalogue(
     profile: Profile, rule: AreaRule
 ) -> None:
     """Of both modalities that are in a joint area the sum."""
@@ -414,6 +415,37 @@ def test_the_catalogue_gives_the_cut_of_any_size_with_outliers(
     assert sorted(alone) == [[kinds + outlier] for outlier in range(outliers)]
 
 
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([4, 16, 64]), st.integers(2, 60))
+def test_areas_that_are_as_close_as_one_are_joined_the_clearest_first(seed: int, dimension: int, n: int) -> None:
+    """Held against loops over cosines."""
+    random = np.random.default_rng(seed)
+    catalogue = Catalogue.of(units(random.normal(size=(300, dimension))))
+    kinds = random.normal(size=(4, dimension))[random.integers(4, size=n)]
+    seen = catalogue.seen(units(kinds + random.uniform(0.2, 1) * random.normal(size=(n, dimension))))
+    labels = np.unique(random.integers(max(1, n // 3), size=n), return_inverse=True)[1]
+
+    joined = interests._join(seen, labels, LIMITS, catalogue)
+
+    cosines = seen.astype(np.float64) @ seen.T
+    groups = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    while pairs := [(one, other) for one, other in combinations(groups, 2) if min(len(one), len(other)) > 1]:
+
+        def surplus(pair: tuple[npt.NDArray[np.intp], ...]) -> float:
+            inside = np.concatenate([cosines[np.ix_(rows, rows)][~np.eye(len(rows), dtype=bool)] for rows in pair])
+            clear = LIMITS.clear / catalogue.dimensions**0.5
+            return float(cosines[np.ix_(*pair)].mean() - LIMITS.alike * inside.mean() - clear)
+
+        best = max(pairs, key=surplus)
+        if surplus(best) < 0:
+            break
+        groups = [rows for rows in groups if rows is not best[0] and rows is not best[1]] + [np.concatenate(best)]
+    expected = np.empty(n, np.intp)
+    for label, rows in enumerate(groups):
+        expected[rows] = label
+    assert adjusted_rand_score(expected, joined) == 1
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_what_a_user_has_most_of_is_one_area_though_ward_parts_it(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ward's areas tend to be of one size; these kinds have sub-kinds to part them by."""
@@ -607,12 +639,17 @@ def test_what_was_not_sampled_goes_to_the_nearest_centroid_not_to_the_tightest_a
     assert adjusted_rand_score(truth, labels_of(areas, 600)) == 1
 
 
-def test_what_was_not_sampled_goes_where_it_is_closest_as_seen_in_the_catalogue() -> None:
-    vectors = space(30, 32, 1.2, 0.5, seed=0)
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_not_sampled_goes_where_it_is_closest_as_seen_in_the_catalogue(seed: int) -> None:
+    """Of assets that differ most along a few axes."""
+    random = np.random.default_rng(seed)
+    kinds = np.repeat(random.normal(size=(30, 32)), 20, axis=0)
+    axes = np.concatenate([[6, 5, 4], np.ones(29)])
+    vectors = units((kinds + 0.9 * random.normal(size=kinds.shape)) * axes + 3 * np.eye(32)[5])
     catalogue = Catalogue.of(vectors)
     rows = 20 * np.repeat(np.arange(6), 20) + np.tile(np.arange(20), 6)
     profile = profile_of(vectors[rows])
-    rule = replace(RULE, cut=None, catalogues={IMAGE: catalogue}, sample_size=60)
+    rule = replace(RULE, cut=None, limits=LIMITS, catalogues={IMAGE: catalogue}, sample_size=60)
 
     labels = labels_of(find_areas(profile, rule), len(rows))
 

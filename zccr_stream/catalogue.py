@@ -29,9 +29,10 @@ class Catalogue:
     """One modality's assets of all users, known by a `sample` of them, (m, d), those with `revisions` by asset id.
 
     `mean` is (d,), and `whitener`, W, is (d, d): W W' is the inverse of the assets' covariance S, shrunk a long way
-    towards a sphere (to S + 30 tr(S) / d, at the scale of the assets). Directions in which all assets differ anyway say
-    less of what is alike. Seen so, unrelated assets of every encoder are at right angles on average, and `dimensions`,
-    p, says how strictly: it is one over their mean squared cosine, which of p even dimensions is p.
+    towards a sphere (to S + 30 tr(S) / d), up to a factor that keeps lengths much as they were. Directions in which all
+    assets differ anyway say less of what is alike. Seen so, unrelated assets of every encoder are at right angles on
+    average, and `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even
+    dimensions is p.
     """
 
     sample: Floats = field(repr=False)
@@ -63,10 +64,10 @@ class Catalogue:
         return _units((vectors - self.mean) @ self.whitener)
 
     def contrasts(self, vectors: Floats) -> Floats:
-        """What tells each of (n, d) `vectors` from the catalogue's assets: (n, d), of unit length.
+        """What tells each of (n, d) `vectors` from the catalogue's assets, (n, d); 0 of what lies at their mean.
 
-        It is the linear discriminant W W' (x - mean) (Fisher's, with the shrunk covariance): its product with any
-        vector is that of both as seen from here, up to their lengths.
+        It is the direction of the linear discriminant W W' (x - mean) (Fisher's, with the shrunk covariance): it orders
+        vectors y by the product of x and y as seen from here, before their lengths are made 1.
         """
         return _units((vectors - self.mean) @ self.whitener @ self.whitener.T)
 

@@ -1,8 +1,8 @@
 """A profile's vectors -> areas of interest (paper, section 3.2). Pure.
 
 Comes in: one user's assets in one snapshot. Goes out: per modality groups of them, each with a weight, a
-medoid to show and a seed to search with. PCA, Ward, a cut; then back in the full space who is where, and the seeds
-(Figure 10).
+medoid to show and a seed to search with. PCA, Ward, a cut; then back in the full space which areas are one, who is
+where, and the seeds (Figure 10).
 The same assets give the same areas, in whatever order they come. Knows nothing of indexes and databases.
 """
 
@@ -26,9 +26,9 @@ CUT = 1.1
 """Where no catalogue says up to which distance two assets are one area: of CLIP models, roughly."""
 
 CONTRAST, CENTROID, MEDOID = SEEDS = ("contrast", "centroid", "medoid")
-"""The centroid as seen from the catalogue's mean, or as it is (eq. 10), or the asset nearest to the others (eq. 9)."""
+"""What tells the centroid from the catalogue, or it as it is (eq. 10), or the asset nearest to the others (eq. 9)."""
 CONTRAST_MIN = 256
-"""Assets known of a catalogue from which on its mean is seeds' ground: that of fewer leans to the user's own."""
+"""Assets known of a catalogue from which on it is seeds' ground: one of fewer leans to the user's own."""
 
 JOINT = "joint"  # in the ids of areas that hold several modalities
 
@@ -58,7 +58,7 @@ class Profile:
 class Limits:
     """Up to which Ward distance assets are one area, by what their catalogue and their profile look like.
 
-    Strangers lie sqrt(2) apart as seen from the catalogue's mean, give or take some sqrt(2 / p) in p dimensions, two
+    Strangers lie sqrt(2) apart as seen from the catalogue, give or take some sqrt(2 / p) in p dimensions, two
     standard deviations. In these units, for a merge to m of n assets:
     - within one cloud merges `rise` with the root of m: its longest axis is that much longer than the others;
     - the `nearest` two of n / m groups that are strangers are nearer than most, as the least of so many draws;
@@ -289,7 +289,7 @@ def _group(kind: _Kind, asset_ids: Sequence[str], rule: AreaRule) -> Labels:
     """(n,) labels 0, 1, …: of all together, or of a sample with the rest given to the nearest centroid.
 
     The sample is the assets whose ids hash lowest: one upload more or less changes at most one of it. Where the
-    catalogue is known, nearest is the closest in direction, as it is where assets settle.
+    catalogue is known, nearest is the closest in direction; unlike where assets settle, none stays out.
     """
     n, catalogue = len(kind.vectors), kind.catalogue if rule.cut is None else None
     if n <= rule.sample_size:
@@ -314,15 +314,16 @@ def _group(kind: _Kind, asset_ids: Sequence[str], rule: AreaRule) -> Labels:
 
 
 def _seen(vectors: Floats, catalogue: Catalogue | None) -> Floats:
-    """(n, d) where assets are compared: from the catalogue's mean, where one is known."""
+    """(n, d) where assets are compared: as seen from the catalogue, where one is known."""
     return vectors if catalogue is None else catalogue.seen(vectors)
 
 
 def _cluster(seen: Floats, rule: AreaRule, catalogue: Catalogue | None) -> Labels:
     """(n,) labels 0, 1, … of the Ward tree over PCA's projection, cut by the rule (eqs. 5 and 6).
 
-    Where the catalogue gives the cut, assets then settle in the areas that are closest to them; an absolute cut leaves
-    them where Ward has put them, as in the paper.
+    Where the catalogue gives the cut, areas that are as close as one are then joined, assets settle in those that are
+    closest to them, and what is left over is parted; an absolute cut leaves them where Ward has put them, as in the
+    paper.
     """
     n = len(seen)
     if n == 1:
@@ -409,7 +410,7 @@ def _part(seen: Floats, labels: Labels, rule: AreaRule, catalogue: Catalogue) ->
     inside = np.einsum("kd,kd->k", totals, totals) - own
     strangers = rule.limits.loose / math.sqrt(catalogue.dimensions)
     labels, areas = labels.copy(), len(sizes)
-    for label in np.flatnonzero((own > 1.5) & (inside < strangers * sizes * (sizes - 1))).tolist():
+    for label in np.flatnonzero((own > 1.5) & (inside < strangers * np.maximum(sizes * (sizes - 1), 1))).tolist():
         rows = np.flatnonzero(labels == label)
         tree, merges = _tree(seen[rows], rule)
         loose = _cosines(seen[rows], merges) < strangers
