@@ -354,16 +354,13 @@ def _settle(seen: Floats, labels: Labels) -> Labels:
     """
     every = np.arange(len(seen))
     for turn in count():
-        holds = np.zeros((labels.max() + 1, len(seen)), np.float32)
-        holds[labels, every] = 1
-        totals = holds @ seen
+        totals, sizes = _sums(seen, labels), np.bincount(labels)
         closeness = seen @ totals.T / np.maximum(np.linalg.norm(totals, axis=1), _TIE)
         others = totals[labels] - seen
         lengths = np.linalg.norm(others, axis=1)
         own = np.where(lengths > _TIE, np.einsum("nd,nd->n", seen, others) / np.maximum(lengths, _TIE), 1)
-        closeness[
-            closeness < _STRANGE * (np.bincount(labels, own) / np.bincount(labels))
-        ] = -1  # below any cosine that may win
+        nearest_strangers = _STRANGE * np.bincount(labels, own) / sizes
+        closeness[closeness < nearest_strangers] = -1  # below any cosine that may win
         closeness[every, labels] = np.where(lengths > _TIE, own + max(_TIE, _INERTIA * (turn - _FREE)), np.inf)
         closest = np.argmax(closeness, axis=1)
         if np.array_equal(closest, labels):
@@ -374,9 +371,10 @@ def _settle(seen: Floats, labels: Labels) -> Labels:
 
 def _join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) -> Labels:
     """Make one area of any two of (n, d) assets' areas that are as close as one, the clearest first (`Limits`)."""
-    totals, sizes = _sums(seen, labels)
-    several = np.flatnonzero(sizes > 1)
-    k, products, sizes = len(several), totals[several] @ totals[several].T, sizes[several]
+    several = np.flatnonzero(np.bincount(labels) > 1)
+    k, sizes = len(several), np.bincount(labels)[several].astype(np.float64)
+    totals = _sums(seen, labels)[several].astype(np.float64)
+    products = totals @ totals.T
     clear = limits.clear / math.sqrt(catalogue.dimensions)
     left = np.ones(k, np.bool_)
 
@@ -405,15 +403,15 @@ def _part(seen: Floats, labels: Labels, rule: AreaRule, catalogue: Catalogue) ->
 
     What lies at the catalogue's mean has no direction and stays together.
     """
-    totals, sizes = _sums(seen, labels)
+    totals, sizes = _sums(seen, labels).astype(np.float64), np.bincount(labels)
     own = np.bincount(labels, np.einsum("nd,nd->n", seen, seen))
     inside = np.einsum("kd,kd->k", totals, totals) - own
-    strangers = rule.limits.loose / math.sqrt(catalogue.dimensions)
+    least = rule.limits.loose / math.sqrt(catalogue.dimensions)
     labels, areas = labels.copy(), len(sizes)
-    for label in np.flatnonzero((own > 1.5) & (inside < strangers * np.maximum(sizes * (sizes - 1), 1))).tolist():
+    for label in np.flatnonzero((own > 1.5) & (inside < least * np.maximum(sizes * (sizes - 1), 1))).tolist():
         rows = np.flatnonzero(labels == label)
         tree, merges = _tree(seen[rows], rule)
-        loose = _cosines(seen[rows], merges) < strangers
+        loose = _cosines(seen[rows], merges) < least
         heights = np.where(loose, np.inf, tree[:, 2] / rule.limits.of(tree, catalogue))
         parts = _cut(merges, heights, rule.areas_max - areas + 1)
         labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
@@ -433,11 +431,12 @@ def _cosines(seen: Floats, merges: Labels) -> Wide:
     return cosines / (sizes[n:] * (sizes[n:] - 1))
 
 
-def _sums(seen: Floats, labels: Labels) -> tuple[Wide, Wide]:
-    """By area the sum of its assets of (n, d), (k, d), and how many these are, (k,)."""
+def _sums(seen: Floats, labels: Labels) -> Floats:
+    """The sum of each area's assets, (k, d), of (n, d)."""
     holds = np.zeros((labels.max() + 1, len(seen)), np.float32)
     holds[labels, np.arange(len(seen))] = 1
-    return (holds @ seen).astype(np.float64), holds.sum(axis=1, dtype=np.float64)
+    sums: Floats = holds @ seen
+    return sums
 
 
 def _cut(merges: Labels, heights: Wide, areas_max: int) -> Labels:
