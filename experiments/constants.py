@@ -1,4 +1,4 @@
-"""How good the constants of the calibrated cut are, over several data sets: `zccr_stream.interests.Limits`.
+"""How good the constants of the calibrated cut are, over several data sets: `zccr_stream.grouping.Limits`.
 
     python -m experiments.constants DIR [DIR ...] [--encoder NAME] [--draws N] [--seed N]
 
@@ -39,7 +39,8 @@ from experiments.simulation import Rules, group_numbers, uploaded
 from experiments.tables import markdown
 from zccr_stream.encoders import MINI
 from zccr_stream.events import MODALITIES
-from zccr_stream.interests import AreaRule, Limits, Profile, find_areas
+from zccr_stream.grouping import Limits
+from zccr_stream.interests import AreaRule, Profile, find_areas
 from zccr_stream.measures import Classes, adjusted_rand
 from zccr_stream.settings import Settings, explain
 

@@ -42,7 +42,8 @@ from experiments.simulation import Rules, User, draw, simulate, uploaded
 from experiments.tables import markdown
 from zccr_stream import measures
 from zccr_stream.events import MODALITIES
-from zccr_stream.interests import CUT, Area, AreaRule, Limits, Profile, areas_of, find_areas
+from zccr_stream.grouping import CUT, Limits
+from zccr_stream.interests import Area, AreaRule, Profile, areas_of, find_areas
 from zccr_stream.measures import Classes, half_width
 from zccr_stream.settings import Settings
 

@@ -1,6 +1,7 @@
 """Projections, clusterings and seeds on profiles whose areas are known; the figures' form."""
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -123,7 +124,7 @@ def test_the_smallest_profiles_have_areas(projection: str, n: int) -> None:
 def test_medoid_seeds_are_productions() -> None:
     true = np.repeat(np.arange(3), 6)
     profile = profile_of(separated(true))
-    medoid = AreaRule(0.99, 0.6, 0.2, 100, 1000, "medoid")
+    medoid = replace(RULE, seed="medoid")
 
     changed = medoid_seeds(profile, areas_of(profile, true, RULE))
 

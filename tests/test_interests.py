@@ -15,22 +15,12 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
-from zccr_stream import interests
+from zccr_stream import grouping
 from zccr_stream.catalogue import Catalogue, Joint
 from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.events.identifiers import lot
-from zccr_stream.interests import (
-    CONTRAST,
-    CONTRAST_MIN,
-    CUT,
-    MEDOID,
-    Area,
-    AreaRule,
-    Limits,
-    Profile,
-    areas_of,
-    find_areas,
-)
+from zccr_stream.grouping import CUT, Limits
+from zccr_stream.interests import CONTRAST, CONTRAST_MIN, MEDOID, Area, AreaRule, Profile, areas_of, find_areas
 
 LIMITS = Limits(rise=1.5, nearest=0.4, kin=2.8, alike=0.3, clear=0.5, loose=1.0)  # whatever is found to be better
 RULE = AreaRule(variance=0.99, cut=1.1, growth=0.2, areas_max=100, sample_size=1000, seed="centroid")
@@ -425,7 +415,7 @@ def test_areas_that_are_as_close_as_one_are_joined_the_clearest_first(seed: int,
     seen = catalogue.seen(units(kinds + random.uniform(0.2, 1) * random.normal(size=(n, dimension))))
     labels = np.unique(random.integers(max(1, n // 3), size=n), return_inverse=True)[1]
 
-    joined = interests._join(seen, labels, LIMITS, catalogue)
+    joined = grouping._join(seen, labels, LIMITS, catalogue)
 
     cosines = seen.astype(np.float64) @ seen.T
     groups = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
@@ -458,7 +448,7 @@ def test_what_a_user_has_most_of_is_one_area_though_ward_parts_it(seed: int, mon
     rule = replace(RULE, cut=None, limits=LIMITS, catalogues={IMAGE: Catalogue.of(vectors[::10])})
 
     areas = find_areas(profile_of(vectors[rows]), rule)
-    monkeypatch.setattr(interests, "_join", lambda _seen, labels, *_rule: labels)
+    monkeypatch.setattr(grouping, "_join", lambda _seen, labels, *_rule: labels)
     by_ward = find_areas(profile_of(vectors[rows]), rule)
 
     assert adjusted_rand_score(truth, labels_of(areas, len(rows))) > 0.95
@@ -476,7 +466,7 @@ def test_assets_settle_in_the_area_that_is_closest_to_them(seed: int, monkeypatc
     seen = catalogue.seen(vectors[rows])
 
     labels = labels_of(find_areas(profile, rule), len(rows))
-    monkeypatch.setattr(interests, "_settle", lambda _, labels: labels)
+    monkeypatch.setattr(grouping, "_settle", lambda _, labels: labels)
     by_ward = labels_of(find_areas(profile, rule), len(rows))
 
     assert restless(seen, labels) == []
@@ -493,8 +483,8 @@ def test_assets_that_would_change_places_for_ever_come_to_rest(seed: int, monkey
     seen = catalogue.seen(vectors[rows])
 
     assert restless(seen, labels_of(find_areas(profile, rule), len(rows))) == []
-    monkeypatch.setattr(interests, "_INERTIA", 0)
-    monkeypatch.setattr(interests, "count", lambda: range(100))
+    monkeypatch.setattr(grouping, "_INERTIA", 0)
+    monkeypatch.setattr(grouping, "count", lambda: range(100))
     assert restless(seen, labels_of(find_areas(profile, rule), len(rows))) != []
 
 
@@ -523,7 +513,7 @@ def test_an_absolute_cut_leaves_assets_where_ward_has_put_them(monkeypatch: pyte
     rule = replace(RULE, catalogues={IMAGE: Catalogue.of(vectors)})
 
     found = named(profile_of(vectors), find_areas(profile_of(vectors), rule))
-    monkeypatch.setattr(interests, "_settle", lambda _, labels: labels)
+    monkeypatch.setattr(grouping, "_settle", lambda _, labels: labels)
 
     assert found == named(profile_of(vectors), find_areas(profile_of(vectors), rule))
 
@@ -539,7 +529,7 @@ def test_what_is_like_no_area_stays_out_of_all(monkeypatch: pytest.MonkeyPatch) 
 
     labels = labels_of(find_areas(profile, rule), 205)
     assert set(labels[200:]).isdisjoint(labels[:200])
-    monkeypatch.setattr(interests, "_STRANGE", -1.0)
+    monkeypatch.setattr(grouping, "_STRANGE", -1.0)
     assert not set(labels_of(find_areas(profile, rule), 205)[200:]).isdisjoint(labels[:200])
 
 

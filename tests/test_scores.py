@@ -43,7 +43,15 @@ def assets() -> dict[str, Floats]:
 ASSETS = assets()
 CATALOGUES = {modality: Catalogue.of(vectors) for modality, vectors in ASSETS.items()}
 LARGE = {modality: Catalogue.of(np.concatenate([vectors, vectors])) for modality, vectors in ASSETS.items()}
-RULE = AreaRule(0.99, None, 0.2, 100, 1000, "contrast", CATALOGUES)
+RULE = AreaRule(
+    variance=0.99,
+    cut=None,
+    growth=0.2,
+    areas_max=100,
+    sample_size=1000,
+    seed="contrast",
+    catalogues=CATALOGUES,
+)
 
 
 def kind_of(asset_id: str) -> int:

@@ -1,0 +1,305 @@
+"""One kind of a profile's assets -> groups that are one area each (paper, section 3.2). Pure.
+
+Comes in: their vectors, and where known what their catalogue looks like. Goes out: a label an asset. PCA, Ward, a cut;
+then, where the catalogue gives the cut, back in the full space which areas are one, who is where and what is left over.
+Knows nothing of users, seeds and what is searched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import numpy.typing as npt
+from scipy.cluster.hierarchy import linkage
+from scipy.linalg.lapack import ssyevd
+from scipy.spatial.distance import squareform
+
+from zccr_stream.catalogue import Catalogue
+from zccr_stream.events.identifiers import lot
+
+CUT = 1.1
+"""Where no catalogue says up to which distance two assets are one area: of CLIP models, roughly."""
+
+_BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
+_TIE = 1e-6  # lengths and cosines closer than this are equal: float32 does not tell them apart
+_FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, and how much closer a round after them
+_STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
+
+Floats = npt.NDArray[np.float32]
+Wide = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Up to which Ward distance assets are one area, by what their catalogue and their profile look like.
+
+    Strangers lie sqrt(2) apart as seen from the catalogue, give or take some sqrt(2 / p) in p dimensions, two
+    standard deviations. In these units, for a merge to m of n assets:
+    - within one cloud merges `rise` with the root of m: its longest axis is that much longer than the others;
+    - the `nearest` two of n / m groups that are strangers are nearer than most, as the least of so many draws;
+    - where most assets have no `kin` in the profile, whatever is one area must be closer: by as much as assets
+      typically join the tree less than so many units below strangers.
+    Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
+    the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
+    sqrt(1 / p) more, which is what strangers' cosines deviate by. Where the cosine of two assets of an area is on
+    average below `loose` times sqrt(1 / p), it holds what is left over, and falls into parts that do not.
+
+    `python -m experiments.constants` says how good these values are (docs/results.md).
+    """
+
+    rise: float = 1.8
+    nearest: float = 0.6
+    kin: float = 2.8
+    alike: float = 0.3
+    clear: float = 0.5
+    loose: float = 1.0
+
+    def of(self, tree: Wide, catalogue: Catalogue) -> Wide:
+        """The distances up to which the merges of a tree, (n - 1, 4) as scipy has it, leave one area, (n - 1,)."""
+        n, m = len(tree) + 1, tree[:, 3]
+        joins = (tree[:, :2] < n).any(axis=1)
+        kin = math.sqrt(catalogue.dimensions) * (1 - float(np.median(tree[joins, 2])) / math.sqrt(2))
+        deviations = self.rise * np.sqrt(m / 2) - self.nearest * np.sqrt(2 * np.log(n / m)) - max(self.kin - kin, 0)
+        distances: Wide = math.sqrt(2) * (1 + deviations / math.sqrt(catalogue.dimensions))
+        return np.maximum(distances, _TIE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRule:
+    """How assets are grouped.
+
+    `variance` is the share that PCA keeps. `cut` is the Ward distance up to which two single assets are one area, for n
+    assets together that times (n / 2) ** `growth`; None: where the catalogue is known it says so (`limits`), else
+    `CUT`. `areas_max` is the most areas of a modality (more are merged along the tree). Above `sample_size` assets a
+    sample of that many is clustered.
+    """
+
+    variance: float
+    cut: float | None
+    growth: float
+    areas_max: int
+    sample_size: int
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.variance <= 1:
+            raise ValueError(f"variance is {self.variance}; expected a share above 0 and up to 1")
+        if self.cut is not None and not self.cut > 0:
+            raise ValueError(f"cut is {self.cut}; expected a Ward distance above 0")
+        if not 0 <= self.growth <= 0.5:
+            raise ValueError(f"growth is {self.growth}; expected an exponent from 0 to 0.5")
+        if self.areas_max < 1:
+            raise ValueError(f"areas_max is {self.areas_max}; expected at least 1")
+        if self.sample_size < 1:
+            raise ValueError(f"sample_size is {self.sample_size}; expected at least 1")
+
+
+def find_groups(
+    vectors: Floats, asset_ids: Sequence[str], rule: GroupRule, catalogue: Catalogue | None = None
+) -> Labels:
+    """(n,) labels 0, 1, … of (n, d) unit vectors: of all together, or of a sample with the rest given to the nearest.
+
+    The sample is the assets whose ids hash lowest: one upload more or less changes at most one of it. The rest goes to
+    the nearest centroid, which where the catalogue gives the cut is the closest in direction; unlike where assets
+    settle, none stays out.
+    """
+    n = len(vectors)
+    if rule.cut is not None:
+        catalogue = None
+    if n <= rule.sample_size:
+        return _cluster(_seen(vectors, catalogue), rule, catalogue)
+    hashes = np.array([lot(asset_id) for asset_id in asset_ids], dtype=np.uint64)
+    sample = np.sort(np.argsort(hashes, kind="stable")[: rule.sample_size])
+    seen = _seen(vectors[sample], catalogue)
+    sampled = _cluster(seen, rule, catalogue)
+    centroids = np.stack([seen[sampled == label].mean(axis=0) for label in range(sampled.max() + 1)])
+    if catalogue is None:
+        offsets = np.einsum("kd,kd->k", centroids, centroids) / 2
+    else:
+        lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
+        centroids = (centroids / np.maximum(lengths, _TIE)) @ catalogue.whitener.T
+        offsets = centroids @ catalogue.mean
+    labels = np.empty(n, dtype=np.intp)
+    for start in range(0, n, _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        labels[block] = np.argmax(vectors[block] @ centroids.T - offsets, axis=1)
+    labels[sample] = sampled
+    return labels
+
+
+def _seen(vectors: Floats, catalogue: Catalogue | None) -> Floats:
+    """(n, d) where assets are compared: as seen from the catalogue, where one is known."""
+    return vectors if catalogue is None else catalogue.seen(vectors)
+
+
+def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labels:
+    """(n,) labels 0, 1, … of the Ward tree over PCA's projection, cut by the rule (eqs. 5 and 6).
+
+    Where the catalogue gives the cut, areas that are as close as one are then joined, assets settle in those that are
+    closest to them, and what is left over is parted; an absolute cut leaves them where Ward has put them, as in the
+    paper.
+    """
+    n = len(seen)
+    if n == 1:
+        return np.zeros(1, dtype=np.intp)
+    tree, merges = _tree(seen, rule)
+    if catalogue is not None:
+        limits = rule.limits.of(tree, catalogue)
+        labels = _settle(seen, _cut(merges, tree[:, 2] / limits, rule.areas_max))
+        labels = _settle(seen, _join(seen, labels, rule.limits, catalogue))
+        return _part(seen, labels, rule, catalogue)
+    limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
+    return _cut(merges, tree[:, 2] / limits, rule.areas_max)
+
+
+def _tree(seen: Floats, rule: GroupRule) -> tuple[Wide, Labels]:
+    """Ward's tree of (n, d) assets over PCA's projection, (n - 1, 4) as scipy has it, and what each merge merges."""
+    tree: Wide = linkage(_distances(_project(seen, rule.variance)), method="ward")
+    return tree, tree[:, :2].astype(np.intp)
+
+
+def _settle(seen: Floats, labels: Labels) -> Labels:
+    """Move each of (n, d) assets to the area whose seed it is closest to, its own's as that would be without it.
+
+    Ward takes no merge back, though what joined early may lie closer to what came together later. These are rounds of
+    spherical k-means in which all assets move at once. Two may change places for ever; so after `_FREE` rounds another
+    area must be closer by more in every round, and all come to rest. What is alone stays alone, what is far from an
+    area's assets stays out, and no area is added.
+    """
+    every = np.arange(len(seen))
+    for turn in count():
+        totals, sizes = _sums(seen, labels), np.bincount(labels)
+        closeness = seen @ totals.T / np.maximum(np.linalg.norm(totals, axis=1), _TIE)
+        others = totals[labels] - seen
+        lengths = np.linalg.norm(others, axis=1)
+        own = np.where(lengths > _TIE, np.einsum("nd,nd->n", seen, others) / np.maximum(lengths, _TIE), 1)
+        nearest_strangers = _STRANGE * np.bincount(labels, own) / sizes
+        closeness[closeness < nearest_strangers] = -1  # below any cosine that may win
+        closeness[every, labels] = np.where(lengths > _TIE, own + max(_TIE, _INERTIA * (turn - _FREE)), np.inf)
+        closest = np.argmax(closeness, axis=1)
+        if np.array_equal(closest, labels):
+            break
+        labels = np.unique(closest, return_inverse=True)[1]
+    return labels
+
+
+def _join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) -> Labels:
+    """Make one area of any two of (n, d) assets' areas that are as close as one, the clearest first (`Limits`)."""
+    several = np.flatnonzero(np.bincount(labels) > 1)
+    k, sizes = len(several), np.bincount(labels)[several].astype(np.float64)
+    totals = _sums(seen, labels)[several].astype(np.float64)
+    products = totals @ totals.T
+    clear = limits.clear / math.sqrt(catalogue.dimensions)
+    left = np.ones(k, np.bool_)
+
+    def surplus_of(one: int) -> Wide:
+        inside, pairs = products.diagonal() - sizes, sizes * (sizes - 1)  # cosines of different assets, and how many
+        usual = (inside[one] + inside) / (pairs[one] + pairs)
+        surplus: Wide = products[one] / (sizes[one] * sizes) - limits.alike * usual - clear
+        return np.where(left & (np.arange(k) != one), surplus, -np.inf)
+
+    surplus = np.stack([surplus_of(one) for one in range(k)]) if k > 1 else np.full((1, 1), -np.inf)
+    labels = labels.copy()
+    while surplus.max() >= 0:
+        one, other = divmod(int(surplus.argmax()), k)
+        products[one] += products[other]
+        products[:, one] += products[:, other]
+        sizes[one] += sizes[other]
+        left[other] = False
+        labels[labels == several[other]] = several[one]
+        surplus[one] = surplus[:, one] = surplus_of(one)
+        surplus[other] = surplus[:, other] = -np.inf
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -> Labels:
+    """Part the areas of (n, d) assets that hold what is left over, along trees of their own (`Limits`).
+
+    What lies at the catalogue's mean has no direction and stays together.
+    """
+    totals, sizes = _sums(seen, labels).astype(np.float64), np.bincount(labels)
+    own = np.bincount(labels, np.einsum("nd,nd->n", seen, seen))
+    inside = np.einsum("kd,kd->k", totals, totals) - own
+    least = rule.limits.loose / math.sqrt(catalogue.dimensions)
+    labels, areas = labels.copy(), len(sizes)
+    for label in np.flatnonzero((own > 1.5) & (inside < least * np.maximum(sizes * (sizes - 1), 1))).tolist():
+        rows = np.flatnonzero(labels == label)
+        tree, merges = _tree(seen[rows], rule)
+        loose = _cosines(seen[rows], merges) < least
+        heights = np.where(loose, np.inf, tree[:, 2] / rule.limits.of(tree, catalogue))
+        parts = _cut(merges, heights, rule.areas_max - areas + 1)
+        labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
+        areas += int(parts.max())
+    return labels
+
+
+def _cosines(seen: Floats, merges: Labels) -> Wide:
+    """(n - 1,) the mean cosine of two of the assets, (n, d), that each merge holds."""
+    n = len(seen)
+    totals = np.concatenate([seen, np.empty_like(seen[1:])])
+    sizes = np.ones(2 * n - 1)
+    for node, (left, right) in enumerate(merges.tolist(), start=n):
+        totals[node] = totals[left] + totals[right]
+        sizes[node] = sizes[left] + sizes[right]
+    cosines: Wide = np.einsum("nd,nd->n", totals[n:], totals[n:]) - sizes[n:]
+    return cosines / (sizes[n:] * (sizes[n:] - 1))
+
+
+def _sums(seen: Floats, labels: Labels) -> Floats:
+    """The sum of each area's assets, (k, d), of (n, d)."""
+    holds = np.zeros((labels.max() + 1, len(seen)), np.float32)
+    holds[labels, np.arange(len(seen))] = 1
+    sums: Floats = holds @ seen
+    return sums
+
+
+def _cut(merges: Labels, heights: Wide, areas_max: int) -> Labels:
+    """(n,) labels 0, 1, … of n - 1 merges: what holds a merge higher than 1 is split, the highest first.
+
+    (scipy's fcluster takes 0.2 ms for the smallest tree and expects heights that only rise.)
+    """
+    n = len(merges) + 1
+    pairs, highest = merges.tolist(), [0.0] * n + heights.tolist()
+    for node, (left, right) in enumerate(pairs, start=n):
+        highest[node] = max(highest[node], highest[left], highest[right])
+    too_high = [(highest[node], node) for node in range(n, 2 * n - 1) if highest[node] > 1]
+    split = {node for _, node in sorted(too_high, reverse=True)[: areas_max - 1]}  # parents before children
+    labels, areas = [0] * (2 * n - 1), 1
+    for node in range(2 * n - 2, n - 1, -1):
+        left, right = pairs[node - n]
+        labels[left] = labels[node]
+        labels[right] = areas if node in split else labels[node]
+        areas += node in split
+    return np.array(labels[:n], dtype=np.intp)
+
+
+def _project(vectors: Floats, variance: float) -> Floats:
+    """(n, d') coordinates in the fewest principal components that keep the share `variance` (eqs. 3 and 4).
+
+    From the eigenvectors of the smaller of the Gram matrix (n x n) and the scatter matrix (d x d): exact.
+    """
+    centred = vectors - vectors.mean(axis=0)
+    n, d = centred.shape
+    values, axes, failed = ssyevd(centred @ centred.T if n < d else centred.T @ centred)
+    if failed:
+        raise ValueError(f"no principal components of {n} vectors (LAPACK's ssyevd: {failed})")
+    values, axes = np.maximum(values[::-1], 0), axes[:, ::-1]
+    kept = 1 + int(np.searchsorted(np.cumsum(values), variance * values.sum()))
+    points: Floats = axes[:, :kept] * np.sqrt(values[:kept]) if n < d else centred @ axes[:, :kept]
+    return points
+
+
+def _distances(points: Floats) -> Wide:
+    """Condensed Euclidean distances of (n, d') points, by one matrix product."""
+    products = points @ points.T
+    squares = products.diagonal().copy()
+    products *= -2
+    products += squares
+    products += squares[:, None]
+    condensed: Wide = squareform(products, checks=False).astype(np.float64)
+    return np.sqrt(np.maximum(condensed, 0, out=condensed), out=condensed)
