@@ -95,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # of the cache, or of a disk that fails
         sys.stderr.write(f"{error}\n")
         return 2
+    except MemoryError as error:
+        sys.stderr.write(f"there is no memory for so much: ask for less ({str(error) or 'out of memory'})\n")
+        return 2
     sys.stdout.write(outcome.text + "\n")
     try:
         if options.json:

@@ -90,7 +90,8 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     """
     labelled, codes = grid.labelled(items)
     drawable, left_out = grid.cells(options.classes, options.assets, np.bincount(codes))
-    rules = Rules.of(Settings(), items.by_modality())
+    settings = Settings()
+    rules = Rules.of(settings, items.by_modality())
     cells: dict[str, list[Cell]] = {way: [] for way in WAYS}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         simulating = progress.add_task("simulating users", total=len(drawable) * options.draws)
@@ -104,11 +105,12 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
             for way in WAYS:
                 cells[way].append(_cell(c, m, values[way]))
     report = {way: _over_cells(cells[way]) for way in WAYS}
+    names = NAMES if settings.area_cut is None else NAMES | {"rule": f"cut at {settings.area_cut:g}"}
     head = (
         f"{items.space}: {len(labelled):,} labelled pairs, {codes.max() + 1:,} classes; means of {len(drawable)} cells "
         f"of {options.draws} users in both directions, ± half of the 95 % confidence interval"
     )
-    tables = [head, _overall(report), _feeds(report), _by_cell(report)]
+    tables = [head, _overall(report, names), _feeds(report, names), _by_cell(report, names)]
     if left_out:
         tables.append(grid.too_few(left_out))
     return Outcome(report, "\n\n".join(tables))
@@ -146,11 +148,11 @@ def _finite(half_widths: Values) -> Values:
     return {name: half_widths[name] for name in (*MEANS, ABOVE_TRUE) if math.isfinite(half_widths[name])}
 
 
-def _overall(report: Mapping[str, Report]) -> str:
+def _overall(report: Mapping[str, Report], names: Mapping[str, str]) -> str:
     heads = ["areas", f"feed recall@{LENGTH}", "above true areas", "paper recall@10", "ARI", "areas found"]
     columns = (MEANS[0], ABOVE_TRUE, *MEANS[1:])
     return markdown(
-        heads, [[NAMES[way], *(_with_width(of_way, name) for name in columns)] for way, of_way in report.items()]
+        heads, [[names[way], *(_with_width(of_way, name) for name in columns)] for way, of_way in report.items()]
     )
 
 
@@ -161,23 +163,23 @@ def _with_width(report: Report, name: str) -> str:
     return shown if name == "areas" else shown.replace("0.", ".")
 
 
-def _feeds(report: Mapping[str, Report]) -> str:
+def _feeds(report: Mapping[str, Report], names: Mapping[str, str]) -> str:
     columns = [(name, length) for name in IN_FEED[:4] for length in LENGTHS] + [(name, LENGTH) for name in IN_FEED[4:]]
     return markdown(
         ["areas", *(f"{name.replace('_', '-')}@{length}" for name, length in columns)],
         [
-            [NAMES[way], *(of_way["feeds"][str(length)][name] for name, length in columns)]
+            [names[way], *(of_way["feeds"][str(length)][name] for name, length in columns)]
             for way, of_way in report.items()
         ],
     )
 
 
-def _by_cell(report: Mapping[str, Report]) -> str:
+def _by_cell(report: Mapping[str, Report], names: Mapping[str, str]) -> str:
     """A row a cell: the four ways' recall, each as `feed / paper`."""
     rows = []
     for number, cell in enumerate(report["rule"]["cells"]):
         cells = [of_way["cells"][number] for of_way in report.values()]
         recalls = [f"{one['feed_recall']:.2f} / {one['paper_recall']:.2f}".replace("0.", ".") for one in cells]
         rows.append([f"{cell['classes']} x {cell['assets_per_class']}", *recalls, cell["ari"], f"{cell['areas']:.1f}"])
-    names = [f"{name}, feed / paper" for name in NAMES.values()]
-    return markdown(["classes x assets", *names, "ARI, default cut", "areas, default cut"], rows)
+    ways = [f"{name}, feed / paper" for name in names.values()]
+    return markdown(["classes x assets", *ways, f"ARI, {names['rule']}", f"areas, {names['rule']}"], rows)

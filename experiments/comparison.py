@@ -45,7 +45,10 @@ class Estimate:
     half_width: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.half_width:.3f}".replace("0.", ".") if math.isfinite(self.mean) else "-"
+        if not math.isfinite(self.mean):
+            return "-"
+        width = f" ± {self.half_width:.3f}" if math.isfinite(self.half_width) else ""
+        return f"{self.mean:.3f}{width}".replace("0.", ".")
 
     def report(self) -> dict[str, float]:
         """What JSON can hold of it."""

@@ -19,6 +19,8 @@ ASSETS = (5, 10, 20, 30)
 SEED = 0
 """User i of a cell is drawn by `default_rng([SEED, classes, assets, i])`: the same in every experiment."""
 
+COUNT_MAX = 10**9  # what is more is a slip of the hand, and more than any array here can hold
+
 Cells = list[tuple[int, int]]
 """Classes and assets of each class."""
 
@@ -65,8 +67,8 @@ def at_least_two(text: str) -> int:
 
 
 def _at_least(least: int, text: str) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, at least {least}")
+    if not text.isdecimal() or not least <= int(text[:20]) <= COUNT_MAX:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}; expected a whole number from {least} to {COUNT_MAX:,}")
     return int(text)
 
 

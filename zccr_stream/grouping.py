@@ -42,8 +42,9 @@ class Limits:
     standard deviations. In these units, for a merge to m of n assets:
     - within one cloud merges `rise` with the root of m: its longest axis is that much longer than the others;
     - the `nearest` two of n / m groups that are strangers are nearer than most, as the least of so many draws;
-    - where most assets have no `kin` in the profile, whatever is one area must be closer: by as much as assets
-      typically join the tree less than so many units below strangers.
+    - as long as most assets may have no kin in the profile, whatever is one area must be closer, by up to `doubt`.
+      A first cut at half of it says how much is left: none where the typical asset's mean cosine to the others of its
+      area is `sure` standard deviations, sqrt(1 / (p (m - 1))), of such a mean of strangers.
     Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
     the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
     sqrt(1 / p) more, which is what strangers' cosines deviate by. Where the cosine of two assets of an area is on
@@ -54,17 +55,16 @@ class Limits:
 
     rise: float = 1.8
     nearest: float = 0.6
-    kin: float = 2.8
+    doubt: float = 2.25
+    sure: float = 8.5
     alike: float = 0.3
     clear: float = 0.5
     loose: float = 1.0
 
-    def of(self, tree: Wide, catalogue: Catalogue) -> Wide:
+    def of(self, tree: Wide, catalogue: Catalogue, doubt: float) -> Wide:
         """The distances up to which the merges of a tree, (n - 1, 4) as scipy has it, leave one area, (n - 1,)."""
         n, m = len(tree) + 1, tree[:, 3]
-        joins = (tree[:, :2] < n).any(axis=1)
-        kin = math.sqrt(catalogue.dimensions) * (1 - float(np.median(tree[joins, 2])) / math.sqrt(2))
-        deviations = self.rise * np.sqrt(m / 2) - self.nearest * np.sqrt(2 * np.log(n / m)) - max(self.kin - kin, 0)
+        deviations = self.rise * np.sqrt(m / 2) - self.nearest * np.sqrt(2 * np.log(n / m)) - doubt
         distances: Wide = math.sqrt(2) * (1 + deviations / math.sqrt(catalogue.dimensions))
         return np.maximum(distances, _TIE)
 
@@ -149,8 +149,7 @@ def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labe
         return np.zeros(1, dtype=np.intp)
     tree, merges = _tree(seen, rule)
     if catalogue is not None:
-        limits = rule.limits.of(tree, catalogue)
-        labels = _settle(seen, _cut(merges, tree[:, 2] / limits, rule.areas_max))
+        labels = _settle(seen, _cut(merges, _heights(seen, tree, merges, rule, catalogue), rule.areas_max))
         labels = _settle(seen, _join(seen, labels, rule.limits, catalogue))
         return _part(seen, labels, rule, catalogue)
     limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
@@ -161,6 +160,18 @@ def _tree(seen: Floats, rule: GroupRule) -> tuple[Wide, Labels]:
     """Ward's tree of (n, d) assets over PCA's projection, (n - 1, 4) as scipy has it, and what each merge merges."""
     tree: Wide = linkage(_distances(_project(seen, rule.variance)), method="ward")
     return tree, tree[:, :2].astype(np.intp)
+
+
+def _heights(seen: Floats, tree: Wide, merges: Labels, rule: GroupRule, catalogue: Catalogue) -> Wide:
+    """(n - 1,) how high the merges of (n, d) assets are, 1 being the highest that leaves one area (`Limits`)."""
+    limits = rule.limits
+    labels = _cut(merges, tree[:, 2] / limits.of(tree, catalogue, limits.doubt / 2), rule.areas_max)
+    totals, others = _sums(seen, labels), np.bincount(labels)[labels] - 1
+    closeness = np.einsum("nd,nd->n", seen, totals[labels] - seen)
+    surety = math.sqrt(catalogue.dimensions) * float(np.median(closeness / np.sqrt(np.maximum(others, 1))))
+    doubt = limits.doubt * min(max(1 - surety / limits.sure, 0), 1)
+    heights: Wide = tree[:, 2] / limits.of(tree, catalogue, doubt)
+    return heights
 
 
 def _settle(seen: Floats, labels: Labels) -> Labels:
@@ -231,7 +242,7 @@ def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -
         rows = np.flatnonzero(labels == label)
         tree, merges = _tree(seen[rows], rule)
         loose = _cosines(seen[rows], merges) < least
-        heights = np.where(loose, np.inf, tree[:, 2] / rule.limits.of(tree, catalogue))
+        heights = np.where(loose, np.inf, _heights(seen[rows], tree, merges, rule, catalogue))
         parts = _cut(merges, heights, rule.areas_max - areas + 1)
         labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
         areas += int(parts.max())

@@ -24,7 +24,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class Settings(BaseSettings):
     """The settings of a deployment; each has the environment variable `ZCCR_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="ZCCR_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="ZCCR_", frozen=True, extra="forbid", allow_inf_nan=False)
 
     # Where things are
     bootstrap_servers: str = Field("localhost:9092", description="Kafka")
