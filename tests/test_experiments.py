@@ -11,7 +11,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.preprocessing import normalize
 
-from experiments import constants, mixtures
+from experiments import areas, constants, mixtures
 from experiments.__main__ import EXPERIMENTS, main
 from experiments.fixed import Distance, groupings
 from experiments.simulation import WAYS, draw, uploaded
@@ -163,6 +163,28 @@ def test_a_single_draw_has_no_interval(folder: Path) -> None:
     report = run("areas", folder, "--classes", "2", "--assets", "3", "--draws", "1")
 
     assert report["rule"]["half_widths"] == {}
+
+
+def test_an_absolute_cut_is_named_as_such(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ZCCR_AREA_CUT", "1.2")
+    run("areas", folder, "--classes", "2", "--assets", "4", "--draws", "1")
+
+    printed = capsys.readouterr().out
+    assert "| cut at 1.2 |" in printed and "default cut" not in printed
+
+
+def test_memory_that_is_not_there_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(areas, "measure", measure)
+
+    assert main(["areas", "--data", str(folder)]) == 2
+    assert "ask for less (out of memory)" in capsys.readouterr().err
 
 
 def test_cells_that_cannot_be_drawn_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -385,7 +407,7 @@ def test_a_commands_help_tells_the_protocol_and_the_layouts(command: str, capsys
     assert "paper" in shown
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "many"])
+@pytest.mark.parametrize("wrong", ["0", "-1", "many", "9" * 20, "9" * 5000])
 def test_a_wrong_number_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["areas", "--data", ".", "--draws", wrong])

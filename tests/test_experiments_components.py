@@ -24,7 +24,7 @@ from experiments.clusterings import (
     project,
     ward_by_silhouette,
 )
-from experiments.comparison import MEASURES, TASKS, Comparison, Expected
+from experiments.comparison import MEASURES, TASKS, Comparison, Estimate, Expected
 from experiments.datasets import Items
 from experiments.outcome import Outcome
 from experiments.plots import BLUE, DASHED, SOLID, VERMILION, Line, Points, small_multiples
@@ -190,6 +190,7 @@ def test_differences_are_of_the_users_that_both_were_measured_on() -> None:
 
     assert found.difference("a", "b", "ari").mean == pytest.approx(0.05)
     assert found.difference("a", "b", "ari").half_width == pytest.approx(0)
+    assert [str(Estimate(0.5, half)) for half in (0.02, np.inf)] == [".500 ± .020", ".500"]
     assert found.difference("a", "c", "ari").mean == pytest.approx(0.1)
     assert found.estimate("c", "ari").mean == pytest.approx(0.4)
     expected = {

@@ -85,9 +85,10 @@ def test_a_wrong_value_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str
     [
         ("ZCCR_AREA_CUT", "-1", "ZCCR_AREA_CUT is '-1': input should be greater than 0"),
         ("ZCCR_FETCH_SCHEMES", '["ftp"]', "ZCCR_FETCH_SCHEMES.0 is 'ftp': input should be 'data'"),
-        ("ZCCR_FEED_MERGED", "true", "feed_merged is true; expected scores to be calibrated"),
+        ("ZCCR_FEED_MERGED", "true", "ZCCR_FEED_MERGED is true; expected ZCCR_SCORES to be calibrated"),
         ("ZCCR_DATABASE_URL", "mysql://user:geheim@host/db", "ZCCR_DATABASE_URL: "),
-        ("ZCCR_KAFKA_CONFIG", '{"sasl.password": "geheim"', "kafka_config"),
+        ("ZCCR_SNAPSHOT_AGE_MAX_HOURS", "999", "expected less than ZCCR_DELETE_RETENTION_HOURS (168)"),
+        ("ZCCR_KAFKA_CONFIG", '{"sasl.password": "geheim"', "ZCCR_KAFKA_CONFIG is no JSON: "),
         ("ZCCR_KAFKA_CONFIG", '["geheim"]', "ZCCR_KAFKA_CONFIG: input should be a valid dictionary"),
     ],
 )
@@ -150,7 +151,7 @@ def test_settings_of_areas_reach_their_rule() -> None:
 
 
 def test_only_scores_that_are_comparable_can_be_merged() -> None:
-    with pytest.raises(ValidationError, match="expected scores to be calibrated"):
+    with pytest.raises(ValidationError, match="expected ZCCR_SCORES to be calibrated"):
         Settings(feed_merged=True)
 
 

@@ -7,6 +7,7 @@ plain values. `docs/settings.md` is made from this module (`python -m zccr_strea
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -265,7 +266,7 @@ class Settings(BaseSettings):
     snapshot_interval_s: Positive = Field(300, description="seconds between snapshots")
     snapshot_age_max_hours: Positive = Field(
         144,
-        description="oldest snapshot that is used; below delete_retention_hours, so that no removal is missed",
+        description="oldest snapshot that is used; below ZCCR_DELETE_RETENTION_HOURS, so that no removal is missed",
     )
 
     @field_validator("database_url")
@@ -283,7 +284,7 @@ class Settings(BaseSettings):
     def _what_is_merged_is_comparable(self) -> Settings:
         if self.feed_merged and self.scores != "calibrated":
             raise ValueError(
-                "feed_merged is true; expected scores to be calibrated, or texts never stand beside images"
+                "ZCCR_FEED_MERGED is true; expected ZCCR_SCORES to be calibrated, or texts never stand beside images"
             )
         return self
 
@@ -291,8 +292,8 @@ class Settings(BaseSettings):
     def _snapshots_see_every_removal(self) -> Settings:
         if self.snapshot_age_max_hours >= self.delete_retention_hours:
             raise ValueError(
-                f"snapshot_age_max_hours is {self.snapshot_age_max_hours}; expected less than delete_retention_hours "
-                f"({self.delete_retention_hours}), or a removal may be missed"
+                f"ZCCR_SNAPSHOT_AGE_MAX_HOURS is {self.snapshot_age_max_hours}; expected less than "
+                f"ZCCR_DELETE_RETENTION_HOURS ({self.delete_retention_hours}), or a removal may be missed"
             )
         return self
 
@@ -300,7 +301,8 @@ class Settings(BaseSettings):
 def explain(error: ValidationError | SettingsError) -> str:
     """Say of settings that cannot be read which environment variable is wrong, a line each; secrets stay unsaid."""
     if isinstance(error, SettingsError):
-        return f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+        field = re.search(r'field "(\w+)"', str(error))
+        return f"{_variable(field[1])} is no JSON: {error.__cause__}" if field else str(error)
     return "\n".join(_explain(wrong) for wrong in error.errors(include_url=False))
 
 
@@ -309,10 +311,14 @@ def _explain(wrong: ErrorDetails) -> str:
     if not wrong["loc"]:
         return expected
     name, *within = map(str, wrong["loc"])
-    variable = ".".join([f"{Settings.model_config['env_prefix']}{name.upper()}", *within])
+    variable = ".".join([_variable(name), *within])
     field = Settings.model_fields.get(name)
     given = f" is {str(wrong['input'])[:60]!r}" if field is not None and field.repr else ""
     return f"{variable}{given}: {expected[0].lower()}{expected[1:]}"
+
+
+def _variable(field: str) -> str:
+    return f"ZCCR_{field.upper()}"
 
 
 def document() -> str:
@@ -328,7 +334,7 @@ def document() -> str:
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
         shown = "unset" if default is None else "empty" if default == "" else f"`{_plain(default)}`"
-        lines.append(f"| `ZCCR_{name.upper()}` | {shown} | {(field.description or '').replace('|', chr(92) + '|')} |")
+        lines.append(f"| `{_variable(name)}` | {shown} | {(field.description or '').replace('|', chr(92) + '|')} |")
     return "\n".join(lines) + "\n"
 
 
