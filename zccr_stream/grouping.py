@@ -27,6 +27,7 @@ CUT = 1.1
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
 _TIE = 1e-6  # lengths and cosines closer than this are equal: float32 does not tell them apart
 _FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, and how much closer a round after them
+_FIRST = 0.4  # of all doubt, where a first cut looks for kin
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
 
 Floats = npt.NDArray[np.float32]
@@ -43,8 +44,8 @@ class Limits:
     - within one cloud merges `rise` with the root of m: its longest axis is that much longer than the others;
     - the `nearest` two of n / m groups that are strangers are nearer than most, as the least of so many draws;
     - as long as most assets may have no kin in the profile, whatever is one area must be closer, by up to `doubt`.
-      A first cut at half of it says how much is left: none where the typical asset's mean cosine to the others of its
-      area is `sure` standard deviations, sqrt(1 / (p (m - 1))), of such a mean of strangers.
+      The areas of a first cut say how much is left: the square of how far the typical asset's mean cosine to the others
+      of its area is from `sure` standard deviations, sqrt(1 / (p (m - 1))), of such a mean of strangers.
     Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
     the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
     sqrt(1 / p) more, which is what strangers' cosines deviate by. Where the cosine of two assets of an area is on
@@ -55,8 +56,8 @@ class Limits:
 
     rise: float = 1.8
     nearest: float = 0.6
-    doubt: float = 2.25
-    sure: float = 8.5
+    doubt: float = 3.0
+    sure: float = 10.5
     alike: float = 0.3
     clear: float = 0.5
     loose: float = 1.0
@@ -165,11 +166,11 @@ def _tree(seen: Floats, rule: GroupRule) -> tuple[Wide, Labels]:
 def _heights(seen: Floats, tree: Wide, merges: Labels, rule: GroupRule, catalogue: Catalogue) -> Wide:
     """(n - 1,) how high the merges of (n, d) assets are, 1 being the highest that leaves one area (`Limits`)."""
     limits = rule.limits
-    labels = _cut(merges, tree[:, 2] / limits.of(tree, catalogue, limits.doubt / 2), rule.areas_max)
+    labels = _cut(merges, tree[:, 2] / limits.of(tree, catalogue, _FIRST * limits.doubt), rule.areas_max)
     totals, others = _sums(seen, labels), np.bincount(labels)[labels] - 1
     closeness = np.einsum("nd,nd->n", seen, totals[labels] - seen)
     surety = math.sqrt(catalogue.dimensions) * float(np.median(closeness / np.sqrt(np.maximum(others, 1))))
-    doubt = limits.doubt * min(max(1 - surety / limits.sure, 0), 1)
+    doubt = limits.doubt * min(max(1 - surety / limits.sure, 0), 1) ** 2
     heights: Wide = tree[:, 2] / limits.of(tree, catalogue, doubt)
     return heights
 
