@@ -262,7 +262,7 @@ def test_too_few_to_measure_are_refused(
         code = int(exited.code or 0)
 
     assert code == 2
-    assert f"whole number from {least} to" in capsys.readouterr().err
+    assert f"at least {least}" in capsys.readouterr().err
 
 
 def test_exact_searches_find_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
