@@ -6,6 +6,7 @@ Comes in: how one user's values are measured. Goes out: what of it is reported. 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ class Estimate:
         if not math.isfinite(self.mean):
             return "-"
         width = f" ± {self.half_width:.3f}" if math.isfinite(self.half_width) else ""
-        return f"{self.mean:.3f}{width}".replace("0.", ".")
+        return re.sub(r"\b0\.", ".", f"{self.mean:.3f}{width}")
 
     def report(self) -> dict[str, float]:
         """What JSON can hold of it."""

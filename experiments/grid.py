@@ -67,10 +67,11 @@ def at_least_two(text: str) -> int:
 
 
 def _at_least(least: int, text: str) -> int:
-    if not text.isdecimal() or not least <= int(text[:20]) <= COUNT_MAX:
+    digits = text.lstrip("0")[:20] or "0"
+    if not text.isdecimal() or not least <= int(digits) <= COUNT_MAX:
         bounds = f"at least {least}, at most {COUNT_MAX:,}"
         raise argparse.ArgumentTypeError(f"{text[:40]!r}; expected a whole number, {bounds}")
-    return int(text)
+    return int(digits)
 
 
 def labelled(items: Items) -> tuple[Items, Classes]:

@@ -407,7 +407,7 @@ def test_a_commands_help_tells_the_protocol_and_the_layouts(command: str, capsys
     assert "paper" in shown
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "many", "9" * 20, "9" * 5000])
+@pytest.mark.parametrize("wrong", ["0", "-1", "many", "9" * 20, "0" * 20 + "9" * 5000])
 def test_a_wrong_number_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["areas", "--data", ".", "--draws", wrong])

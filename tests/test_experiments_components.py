@@ -191,6 +191,7 @@ def test_differences_are_of_the_users_that_both_were_measured_on() -> None:
     assert found.difference("a", "b", "ari").mean == pytest.approx(0.05)
     assert found.difference("a", "b", "ari").half_width == pytest.approx(0)
     assert [str(Estimate(0.5, half)) for half in (0.02, np.inf)] == [".500 ± .020", ".500"]
+    assert str(Estimate(20.123, 0.5)) == "20.123 ± .500" and str(Estimate(-0.5, 10.04)) == "-.500 ± 10.040"
     assert found.difference("a", "c", "ari").mean == pytest.approx(0.1)
     assert found.estimate("c", "ari").mean == pytest.approx(0.4)
     expected = {
