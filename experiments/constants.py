@@ -59,8 +59,8 @@ SKEWED_EACH = 8  # assets a class on average
 STEPS = {
     "rise": (0.0, 1.6, 2.0),
     "nearest": (0.0, 0.5, 0.7),
-    "doubt": (0.0, 2.5, 3.5),
-    "sure": (9.0, 12.0, math.inf),
+    "doubt_max": (0.0, 2.5, 3.5),
+    "sure": (10.5, 14.0, math.inf),
     "alike": (0.0, 0.2, 0.4),
     "clear": (0.0, 0.3, 0.7, math.inf),
     "loose": (-math.inf, 0.7, 1.3),

@@ -274,7 +274,7 @@ def test_constants_of_the_cut_are_compared_with_the_best_fixed_distances(
 
     lines = capsys.readouterr().out.splitlines()
     (known,) = [line for line in lines if line.startswith("| production ")]
-    (careless,) = [line for line in lines if line.startswith("| doubt 0 ")]
+    (careless,) = [line for line in lines if line.startswith("| doubt_max 0 ")]
     known_small, careless_small = (float(line.split("|")[3].split("/")[0]) for line in (known, careless))
     assert careless_small < known_small - 0.1  # small profiles need it
     assert abs(float(known.split("|")[2].split("/")[0])) < 0.1

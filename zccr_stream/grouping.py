@@ -27,7 +27,7 @@ CUT = 1.1
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
 _TIE = 1e-6  # lengths and cosines closer than this are equal: float32 does not tell them apart
 _FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, and how much closer a round after them
-_FIRST = 0.4  # of all doubt, where a first cut looks for kin
+_COPIES = 0.25  # of how far strangers lie apart: what is closer is the same asset over again
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
 
 Floats = npt.NDArray[np.float32]
@@ -43,9 +43,10 @@ class Limits:
     standard deviations. In these units, for a merge to m of n assets:
     - within one cloud merges `rise` with the root of m: its longest axis is that much longer than the others;
     - the `nearest` two of n / m groups that are strangers are nearer than most, as the least of so many draws;
-    - as long as most assets may have no kin in the profile, whatever is one area must be closer, by up to `doubt`.
-      The areas of a first cut say how much is left: the square of how far the typical asset's mean cosine to the others
-      of its area is from `sure` standard deviations, sqrt(1 / (p (m - 1))), of such a mean of strangers.
+    - as long as the assets may have no kin in the profile, whatever is one area must be closer, by the doubt that is
+      left: `doubt_max` max(0, 1 - s / `sure`)^2. The surety s is the mean cosine of a merge's assets in deviations of
+      an asset's mean cosine to m - 1 strangers, sqrt(1 / (p (m - 1))): of each asset the highest of all merges that
+      hold it, and of these the median.
     Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
     the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
     sqrt(1 / p) more, which is what strangers' cosines deviate by. Where the cosine of two assets of an area is on
@@ -56,18 +57,35 @@ class Limits:
 
     rise: float = 1.8
     nearest: float = 0.6
-    doubt: float = 3.0
-    sure: float = 10.5
+    doubt_max: float = 3.0
+    sure: float = 12.0
     alike: float = 0.3
     clear: float = 0.5
     loose: float = 1.0
 
-    def of(self, tree: Wide, catalogue: Catalogue, doubt: float) -> Wide:
-        """The distances up to which the merges of a tree, (n - 1, 4) as scipy has it, leave one area, (n - 1,)."""
+    def __post_init__(self) -> None:
+        for name in ("rise", "nearest", "doubt_max", "alike"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}; expected a number of at least 0")
+        if not self.sure > 0:
+            raise ValueError(f"sure is {self.sure}; expected a number above 0, or infinity: nothing ends doubt")
+        for name in ("clear", "loose"):
+            if math.isnan(getattr(self, name)):
+                raise ValueError(f"{name} is not a number")
+
+    def heights(self, tree: Wide, merges: Labels, cosines: Wide, catalogue: Catalogue) -> Wide:
+        """How high the merges of a tree are, (n - 1,), 1 being the highest that leaves one area.
+
+        Of a tree, (n - 1, 4) as scipy has it, what it merges, (n - 1, 2), and the mean cosine of two assets, (n - 1,).
+        """
         n, m = len(tree) + 1, tree[:, 3]
+        surety = _surest(merges, np.sqrt(catalogue.dimensions * (m - 1)) * cosines)
+        doubt = self.doubt_max * max(1 - surety / self.sure, 0) ** 2
         deviations = self.rise * np.sqrt(m / 2) - self.nearest * np.sqrt(2 * np.log(n / m)) - doubt
-        distances: Wide = math.sqrt(2) * (1 + deviations / math.sqrt(catalogue.dimensions))
-        return np.maximum(distances, _TIE)
+        limits = 1 + deviations / math.sqrt(catalogue.dimensions)
+        heights: Wide = tree[:, 2] / (math.sqrt(2) * np.maximum(limits, _COPIES * np.sqrt(m / 2)))
+        return heights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +168,8 @@ def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labe
         return np.zeros(1, dtype=np.intp)
     tree, merges = _tree(seen, rule)
     if catalogue is not None:
-        labels = _settle(seen, _cut(merges, _heights(seen, tree, merges, rule, catalogue), rule.areas_max))
+        heights = rule.limits.heights(tree, merges, _cosines(seen, merges), catalogue)
+        labels = _settle(seen, _cut(merges, heights, rule.areas_max))
         labels = _settle(seen, _join(seen, labels, rule.limits, catalogue))
         return _part(seen, labels, rule, catalogue)
     limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
@@ -163,16 +182,14 @@ def _tree(seen: Floats, rule: GroupRule) -> tuple[Wide, Labels]:
     return tree, tree[:, :2].astype(np.intp)
 
 
-def _heights(seen: Floats, tree: Wide, merges: Labels, rule: GroupRule, catalogue: Catalogue) -> Wide:
-    """(n - 1,) how high the merges of (n, d) assets are, 1 being the highest that leaves one area (`Limits`)."""
-    limits = rule.limits
-    labels = _cut(merges, tree[:, 2] / limits.of(tree, catalogue, _FIRST * limits.doubt), rule.areas_max)
-    totals, others = _sums(seen, labels), np.bincount(labels)[labels] - 1
-    closeness = np.einsum("nd,nd->n", seen, totals[labels] - seen)
-    surety = math.sqrt(catalogue.dimensions) * float(np.median(closeness / np.sqrt(np.maximum(others, 1))))
-    doubt = limits.doubt * min(max(1 - surety / limits.sure, 0), 1) ** 2
-    heights: Wide = tree[:, 2] / limits.of(tree, catalogue, doubt)
-    return heights
+def _surest(merges: Labels, sureties: Wide) -> float:
+    """The median over all assets of the highest of the sureties, (n - 1,), of the merges that hold the asset, or 0."""
+    n = len(merges) + 1
+    pairs, highest = merges.tolist(), [0.0] * n + sureties.tolist()
+    for node in range(2 * n - 2, n - 1, -1):
+        for child in pairs[node - n]:
+            highest[child] = max(highest[child], highest[node])
+    return float(np.median(highest[:n]))
 
 
 def _settle(seen: Floats, labels: Labels) -> Labels:
@@ -232,7 +249,8 @@ def _join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) ->
 def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -> Labels:
     """Part the areas of (n, d) assets that hold what is left over, along trees of their own (`Limits`).
 
-    What lies at the catalogue's mean has no direction and stays together.
+    How surely these have kin is asked of them alone, as if they were all there is. What lies at the catalogue's mean
+    has no direction and stays together.
     """
     totals, sizes = _sums(seen, labels).astype(np.float64), np.bincount(labels)
     own = np.bincount(labels, np.einsum("nd,nd->n", seen, seen))
@@ -242,8 +260,8 @@ def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -
     for label in np.flatnonzero((own > 1.5) & (inside < least * np.maximum(sizes * (sizes - 1), 1))).tolist():
         rows = np.flatnonzero(labels == label)
         tree, merges = _tree(seen[rows], rule)
-        loose = _cosines(seen[rows], merges) < least
-        heights = np.where(loose, np.inf, _heights(seen[rows], tree, merges, rule, catalogue))
+        cosines = _cosines(seen[rows], merges)
+        heights = np.where(cosines < least, np.inf, rule.limits.heights(tree, merges, cosines, catalogue))
         parts = _cut(merges, heights, rule.areas_max - areas + 1)
         labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
         areas += int(parts.max())
