@@ -7,8 +7,8 @@ be recommended captions, and once captions, to be recommended pictures. The pair
 of the rest up to 1,000 belong to others. Four ways to areas go over the same users, seeds and feeds by production's
 code and its settings, with all items for the catalogue (`ZCCR_AREA_CUT=1.3 python -m experiments areas …` measures an
 absolute cut instead):
-  rule   the areas that production finds, by its default cut (below 100 pairs no catalogue is known, and it is the one
-         that is not calibrated)
+  rule   the areas that production finds (its default cut is calibrated; below 100 pairs no catalogue is known, and it
+         is the one that is not)
   true   the classes themselves
   one    one area a user
   each   one area an asset

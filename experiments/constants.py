@@ -273,6 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except (ValidationError, SettingsError) as error:
         parser.exit(2, f"{parser.prog}: wrong settings: {explain(error)}\n")
+    except MemoryError as error:
+        parser.exit(2, f"{parser.prog}: there is no memory for so many draws ({str(error) or 'out of memory'})\n")
     sys.stdout.write(tables(report, options.draws, options.seed) + "\n")
     return 0
 

@@ -5,7 +5,7 @@
 The users, the true areas and the feed are those of `areas`; users of one to three assets a class come on top, as most
 real profiles are small. Of every rule are reported the adjusted Rand index (ARI), the feed's recall minus that of the
 true areas of the same users, and how many areas it finds more than there are. The rules are
-  calibrated    production's: by what each modality's assets look like, and by how close a profile's own are; then
+  calibrated    production's: by what each modality's assets look like, and by how surely a profile's own are kin;
                 areas as close as one are joined, assets settle, and outliers part (below 100 pairs no catalogue is
                 known, and it is `uncalibrated`)
   uncalibrated  production's where it knows too few assets: 1.1 (m / 2) ^ .2 for m assets

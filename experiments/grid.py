@@ -19,7 +19,7 @@ ASSETS = (5, 10, 20, 30)
 SEED = 0
 """User i of a cell is drawn by `default_rng([SEED, classes, assets, i])`: the same in every experiment."""
 
-COUNT_MAX = 10**9  # what is more is a slip of the hand, and more than any array here can hold
+COUNT_MAX = 10**9  # what is more is a slip of the hand
 
 Cells = list[tuple[int, int]]
 """Classes and assets of each class."""
@@ -83,7 +83,8 @@ def labelled(items: Items) -> tuple[Items, Classes]:
     if items.labels is None:
         raise DataError(
             "these items have no labels, and the true areas of interest are classes of labels: add "
-            '"label": KIND to the lines of items.jsonl or captions.jsonl, or put the pictures into folders by kind'
+            '"label": KIND to the lines of items.jsonl or captions.jsonl, or put the pictures into folders by kind; '
+            "of pictures, --labels classifier finds ImageNet's classes"
         )
     rows = np.array([row for row, label in enumerate(items.labels) if label is not None])
     labels = [label for label in items.labels if label is not None]

@@ -124,6 +124,27 @@ def test_a_picture_of_a_name_that_no_file_can_have_is_missing(tmp_path: Path) ->
             load(tmp_path, "mini", "cpu", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/secret.jpg", "a/../../secret.jpg"])
+def test_no_listing_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    """Whoever made it, pictures beside the folder are nobody's to read."""
+    said = {"image": name, "captions": ["a dog"]}
+    (tmp_path / "captions.jsonl").write_text(json.dumps(said))
+    with pytest.raises(DataError, match=r"line 1: .* leads out of the folder"):
+        load(tmp_path, "mini", "cpu", tmp_path)
+
+    (tmp_path / "captions.jsonl").unlink()
+    image = {"filename": name, "split": "test", "sentences": [{"raw": "a dog"}]}
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": [image]}))
+    with pytest.raises(DataError, match=r"image 0: .* leads out of the folder"):
+        load(tmp_path, "mini", "cpu", tmp_path)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    precompute(tmp_path, lines="\ufeff" + 4 * '{"text": "a"}\n')
+
+    assert pairs(tmp_path).texts == ["a"] * 4
+
+
 def test_a_text_may_hold_any_line_break_and_lines_may_be_blank(tmp_path: Path) -> None:
     precompute(tmp_path, lines='{"text": "a\u2028b"}\n\n' + 3 * '{"text": "c\x85"}\r\n')
 
@@ -167,7 +188,7 @@ def test_pictures_are_found_by_listing_and_by_the_name_of_their_text(tmp_path: P
 def test_a_listing_without_captions_is_refused_with_the_line(tmp_path: Path) -> None:
     (tmp_path / "captions.jsonl").write_text('{"image": "a.jpg", "captions": []}\n')
 
-    with pytest.raises(DataError, match=r'captions\.jsonl, line 1: no "captions"'):
+    with pytest.raises(DataError, match=r"captions\.jsonl, line 1: no captions; expected a list"):
         load(tmp_path, "mini", "cpu", tmp_path)
 
 
@@ -374,7 +395,7 @@ def test_flickr30k_is_read_as_published(tmp_path: Path, encoder: Counting, name:
         (
             "dataset_flickr30k.json",
             '{"images": [{"filename": "a", "split": "val", "sentences": [{"raw": " "}]}]}',
-            'image 0: no "captions"; expected a list of sentences',
+            "image 0: no captions; expected a list of sentences",
         ),
         (
             "dataset_flickr30k.json",
@@ -384,7 +405,7 @@ def test_flickr30k_is_read_as_published(tmp_path: Path, encoder: Counting, name:
         (
             "annotations/captions_val2014.json",
             '{"images": [{"id": 1, "file_name": "a"}], "annotations": []}',
-            'image 0: no "captions"',
+            "image 0: no captions",
         ),
         ("annotations/captions_val2017.json", '{"images": []}', "\"annotations\": 'None'; expected a list of objects"),
         ("results_20130124.token", "1.png#0\ta\n1.png a\n", "line 2: '1.png a'; expected NAME#NUMBER<tab>CAPTION"),

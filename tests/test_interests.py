@@ -475,6 +475,21 @@ def test_copies_of_an_asset_are_one_area_in_the_smallest_spaces(seed: int, dimen
     assert all(len(set(labels[copies * asset : copies * (asset + 1)].tolist())) == 1 for asset in range(n))
 
 
+@pytest.mark.parametrize("areas_max", [4, 5, 9])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_left_over_falls_into_as_many_areas_as_there_is_room_for(seed: int, areas_max: int) -> None:
+    """Beside three kinds, which stay what they are."""
+    vectors = space(60, 32, 0.6, 0.5, seed)
+    catalogue = Catalogue.of(vectors)
+    rows = np.concatenate([np.arange(5), np.arange(20, 25), np.arange(40, 45), np.arange(60, 1200, 20)])
+    labels = np.repeat([0, 1, 2, 3], [5, 5, 5, len(rows) - 15])
+
+    parted = grouping._part(catalogue.seen(vectors[rows]), labels, replace(RULE, areas_max=areas_max), catalogue)
+
+    assert parted.max() + 1 == areas_max
+    assert parted[:15].tolist() == labels[:15].tolist() and not set(parted[15:]) & {0, 1, 2}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"rise": -1}, {"nearest": np.nan}, {"doubt_max": np.inf}, {"sure": 0}, {"sure": np.nan}, {"alike": -0.1},

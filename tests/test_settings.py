@@ -84,6 +84,7 @@ def test_a_wrong_value_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str
     ("variable", "value", "said"),
     [
         ("ZCCR_AREA_CUT", "-1", "ZCCR_AREA_CUT is '-1': input should be greater than 0"),
+        ("ZCCR_AREA_CUT", "inf", "ZCCR_AREA_CUT is 'inf': input should be a finite number"),
         ("ZCCR_FETCH_SCHEMES", '["ftp"]', "ZCCR_FETCH_SCHEMES.0 is 'ftp': input should be 'data'"),
         ("ZCCR_FEED_MERGED", "true", "ZCCR_FEED_MERGED is true; expected ZCCR_SCORES to be calibrated"),
         ("ZCCR_DATABASE_URL", "mysql://user:geheim@host/db", "ZCCR_DATABASE_URL: "),

@@ -302,7 +302,10 @@ def explain(error: ValidationError | SettingsError) -> str:
     """Say of settings that cannot be read which environment variable is wrong, a line each; secrets stay unsaid."""
     if isinstance(error, SettingsError):
         field = re.search(r'field "(\w+)"', str(error))
-        return f"{_variable(field[1])} is no JSON: {error.__cause__}" if field else str(error)
+        if field is None:
+            return str(error)
+        said = "is no JSON" if isinstance(error.__cause__, json.JSONDecodeError) else "cannot be read"
+        return f"{_variable(field[1])} {said}: {error.__cause__ or error}"
     return "\n".join(_explain(wrong) for wrong in error.errors(include_url=False))
 
 

@@ -12,9 +12,9 @@ from experiments.datasets.items import DataError
 
 
 def read_text(path: Path) -> str:
-    """Read a file as UTF-8."""
+    """Read a file as UTF-8, with a byte order mark or without."""
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8: {error}") from error
 
@@ -91,11 +91,18 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def inside(name: Path, where: str) -> Path:
+    """Take a path for that of a picture in the folder of data: what came from elsewhere names nothing beside it."""
+    if name.is_absolute() or ".." in name.parts:
+        raise DataError(f"{where}: {str(name)[:60]!r} leads out of the folder; expected a path below it")
+    return name
+
+
 def captions(value: Any, where: str) -> tuple[str, ...]:
     """Take a value for a picture's captions, the blank ones left out."""
     said = tuple(text.strip() for text in value if isinstance(text, str)) if isinstance(value, list) else ()
     if not any(said):
-        raise DataError(f'{where}: no "captions"; expected a list of sentences')
+        raise DataError(f"{where}: no captions; expected a list of sentences")
     for text in said:
         _check_encodable(text, where)
     return tuple(filter(None, said))
