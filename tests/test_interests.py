@@ -437,7 +437,7 @@ def test_the_more_sure_kin_is_the_farther_apart_may_it_lie(seed: int, dimension:
     doubt = LIMITS.doubt_max * max(1 - np.median(surest) / LIMITS.sure, 0) ** 2
     m = tree[:, 3]
     deviations = LIMITS.rise * (m / 2) ** 0.5 - LIMITS.nearest * (2 * np.log(n / m)) ** 0.5 - doubt
-    farthest = 2**0.5 * np.maximum(1 + deviations / p**0.5, 0.25 * (m / 2) ** 0.5)
+    farthest = 2**0.5 * np.maximum(1 + deviations / p**0.5, 0.25)
 
     heights = LIMITS.heights(tree, merges, grouping._cosines(seen, merges), catalogue)
     assert heights == pytest.approx(tree[:, 2] / farthest, rel=1e-4)

@@ -84,7 +84,7 @@ class Limits:
         doubt = self.doubt_max * max(1 - surety / self.sure, 0) ** 2
         deviations = self.rise * np.sqrt(m / 2) - self.nearest * np.sqrt(2 * np.log(n / m)) - doubt
         limits = 1 + deviations / math.sqrt(catalogue.dimensions)
-        heights: Wide = tree[:, 2] / (math.sqrt(2) * np.maximum(limits, _COPIES * np.sqrt(m / 2)))
+        heights: Wide = tree[:, 2] / (math.sqrt(2) * np.maximum(limits, _COPIES))
         return heights
 
 
