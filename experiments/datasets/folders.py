@@ -19,7 +19,7 @@ def listed(folder: Path) -> Iterator[Picture]:
         where = f"{folder / LISTING}, line {number}"
         name = reading.string(line, "image", where)
         said = reading.captions(line.get("captions"), where)
-        yield Picture(place / reading.inside(Path(name), where), name, said, reading.label(line, where))
+        yield Picture(place / name, name, said, reading.label(line, where))
 
 
 def beside(folder: Path) -> Iterator[Picture]:

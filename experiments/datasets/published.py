@@ -51,7 +51,7 @@ def _karpathy(folder: Path, file: Path) -> Iterator[Picture]:
         name = reading.string(image, "filename", where)
         sentences = [one.get("raw") for one in reading.objects(image.get("sentences"), f'{where}, "sentences"')]
         below = reading.string(image, "filepath", where) if image.get("filepath") is not None else ""
-        path = _place(folder, reading.inside(Path(below) / name, where))
+        path = _place(folder, Path(below) / name)
         yield Picture(path, name, reading.captions(sentences, where), split=reading.string(image, "split", where))
 
 
@@ -72,7 +72,7 @@ def _coco(folder: Path, year: str) -> Iterator[Picture]:
         for number, image in enumerate(reading.objects(content.get("images"), f'{file}, "images"')):
             where = f"{file}, image {number}"
             name = reading.string(image, "file_name", where)
-            path = _place(folder, reading.inside(Path(f"{split}{year}") / name, where))
+            path = _place(folder, Path(f"{split}{year}") / name)
             sentences = said.get(reading.identifier(image, "id", where))
             yield Picture(path, name, reading.captions(sentences, where), split=split)
 
@@ -88,7 +88,7 @@ def _flickr(folder: Path, file: Path, form: re.Pattern[str], example: str) -> It
         said.setdefault(match["image"].strip(), []).append(match["caption"])
     for name, sentences in said.items():
         where = f"{file}, {name}"
-        yield Picture(_place(folder, reading.inside(Path(name), where)), name, reading.captions(sentences, where))
+        yield Picture(_place(folder, Path(name)), name, reading.captions(sentences, where))
 
 
 def _place(folder: Path, name: Path) -> Path:

@@ -91,13 +91,6 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def inside(name: Path, where: str) -> Path:
-    """Take a path for that of a picture in the folder of data: what came from elsewhere names nothing beside it."""
-    if name.is_absolute() or ".." in name.parts:
-        raise DataError(f"{where}: {str(name)[:60]!r} leads out of the folder; expected a path below it")
-    return name
-
-
 def captions(value: Any, where: str) -> tuple[str, ...]:
     """Take a value for a picture's captions, the blank ones left out."""
     said = tuple(text.strip() for text in value if isinstance(text, str)) if isinstance(value, list) else ()
