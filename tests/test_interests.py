@@ -439,16 +439,16 @@ def test_the_more_sure_kin_is_the_farther_apart_may_it_lie(seed: int, dimension:
     deviations = LIMITS.rise * (m / 2) ** 0.5 - LIMITS.nearest * (2 * np.log(n / m)) ** 0.5 - doubt
     farthest = 2**0.5 * np.maximum(1 + deviations / p**0.5, 0.25)
 
-    heights = LIMITS.heights(tree, merges, grouping._cosines(seen, merges), catalogue)
+    heights = LIMITS.heights(tree, grouping._cosines(seen, merges), catalogue)
     assert heights == pytest.approx(tree[:, 2] / farthest, rel=1e-4)
 
 
 @pytest.mark.parametrize("copies", [2, 3])
 @pytest.mark.parametrize("seed", range(4))
-def test_kinds_that_a_first_cut_would_join_or_part_are_found_by_the_merge_that_says_most(
+def test_kinds_of_a_platform_that_has_two_are_found_where_every_asset_was_uploaded_often(
     copies: int, seed: int
 ) -> None:
-    """A platform of two kinds, where p is 3, and users who uploaded every asset several times."""
+    """Where p is 3 a cosine says little: uploaded once, each of these assets is still an area of its own."""
     kinds = np.repeat([0, 1], 250)
     vectors = mixture(kinds.tolist(), 128, 0.3, seed)
     own = np.repeat(vectors[np.r_[:10, 250:260]], copies, axis=0)
@@ -488,6 +488,18 @@ def test_what_is_left_over_falls_into_as_many_areas_as_there_is_room_for(seed: i
 
     assert parted.max() + 1 == areas_max
     assert parted[:15].tolist() == labels[:15].tolist() and not set(parted[15:]) & {0, 1, 2}
+
+
+def test_copies_of_the_asset_at_the_catalogues_mean_stay_together_beside_others_that_part() -> None:
+    """They have no direction, and so no cosine by which they could be strangers."""
+    axes = np.eye(8)
+    catalogue = Catalogue.of(units(np.repeat(axes[:1], 100, axis=0)))
+    odd = units(np.stack([0.1 * axes[0] + axes[1], 0.1 * axes[0] - axes[1]]))
+    profile = profile_of(np.concatenate([np.repeat(units(axes[:1]), 3, axis=0), odd]))
+
+    labels = labels_of(find_areas(profile, replace(RULE, cut=None, catalogues={IMAGE: catalogue})), 5)
+
+    assert labels[0] == labels[1] == labels[2] and labels[3] != labels[4]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def test_a_wrong_value_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str
         ("ZCCR_DATABASE_URL", "mysql://user:geheim@host/db", "ZCCR_DATABASE_URL: "),
         ("ZCCR_SNAPSHOT_AGE_MAX_HOURS", "999", "expected less than ZCCR_DELETE_RETENTION_HOURS (168)"),
         ("ZCCR_KAFKA_CONFIG", '{"sasl.password": "geheim"', "ZCCR_KAFKA_CONFIG is no JSON: "),
+        ("ZCCR_KAFKA_CONFIG", '{"a": ' + "1" * 5000 + "}", "ZCCR_KAFKA_CONFIG cannot be read: Exceeds the limit"),
         ("ZCCR_KAFKA_CONFIG", '["geheim"]', "ZCCR_KAFKA_CONFIG: input should be a valid dictionary"),
     ],
 )

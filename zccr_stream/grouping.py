@@ -27,7 +27,7 @@ CUT = 1.1
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
 _TIE = 1e-6  # lengths and cosines closer than this are equal: float32 does not tell them apart
 _FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, and how much closer a round after them
-_COPIES = 0.25  # of how far strangers lie apart: what is closer is the same asset over again
+_COPIES = 0.25  # of how far strangers lie apart: what is closer is one area, whatever the doubt
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
 
 Floats = npt.NDArray[np.float32]
@@ -46,7 +46,8 @@ class Limits:
     - as long as the assets may have no kin in the profile, whatever is one area must be closer, by the doubt that is
       left: `doubt_max` max(0, 1 - s / `sure`)^2. The surety s is the mean cosine of a merge's assets in deviations of
       an asset's mean cosine to m - 1 strangers, sqrt(1 / (p (m - 1))): of each asset the highest of all merges that
-      hold it, and of these the median.
+      hold it, and of these the median;
+    - no limit is below a quarter of how far strangers lie apart: copies stay together in the smallest spaces, too.
     Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
     the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
     sqrt(1 / p) more, which is what strangers' cosines deviate by. Where the cosine of two assets of an area is on
@@ -74,13 +75,13 @@ class Limits:
             if math.isnan(getattr(self, name)):
                 raise ValueError(f"{name} is not a number")
 
-    def heights(self, tree: Wide, merges: Labels, cosines: Wide, catalogue: Catalogue) -> Wide:
+    def heights(self, tree: Wide, cosines: Wide, catalogue: Catalogue) -> Wide:
         """How high the merges of a tree are, (n - 1,), 1 being the highest that leaves one area.
 
-        Of a tree, (n - 1, 4) as scipy has it, what it merges, (n - 1, 2), and the mean cosine of two assets, (n - 1,).
+        Of a tree, (n - 1, 4) as scipy has it, and the mean cosine of two of each merge's assets, (n - 1,).
         """
         n, m = len(tree) + 1, tree[:, 3]
-        surety = _surest(merges, np.sqrt(catalogue.dimensions * (m - 1)) * cosines)
+        surety = _typical_highest(tree, np.sqrt(catalogue.dimensions * (m - 1)) * cosines)
         doubt = self.doubt_max * max(1 - surety / self.sure, 0) ** 2
         deviations = self.rise * np.sqrt(m / 2) - self.nearest * np.sqrt(2 * np.log(n / m)) - doubt
         limits = 1 + deviations / math.sqrt(catalogue.dimensions)
@@ -168,7 +169,7 @@ def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labe
         return np.zeros(1, dtype=np.intp)
     tree, merges = _tree(seen, rule)
     if catalogue is not None:
-        heights = rule.limits.heights(tree, merges, _cosines(seen, merges), catalogue)
+        heights = rule.limits.heights(tree, _cosines(seen, merges), catalogue)
         labels = _settle(seen, _cut(merges, heights, rule.areas_max))
         labels = _settle(seen, _join(seen, labels, rule.limits, catalogue))
         return _part(seen, labels, rule, catalogue)
@@ -182,10 +183,10 @@ def _tree(seen: Floats, rule: GroupRule) -> tuple[Wide, Labels]:
     return tree, tree[:, :2].astype(np.intp)
 
 
-def _surest(merges: Labels, sureties: Wide) -> float:
-    """The median over all assets of the highest of the sureties, (n - 1,), of the merges that hold the asset, or 0."""
-    n = len(merges) + 1
-    pairs, highest = merges.tolist(), [0.0] * n + sureties.tolist()
+def _typical_highest(tree: Wide, values: Wide) -> float:
+    """The median over all assets of the highest value, (n - 1,), of the merges that hold the asset; at least 0."""
+    n = len(tree) + 1
+    pairs, highest = tree[:, :2].astype(np.intp).tolist(), [0.0] * n + values.tolist()
     for node in range(2 * n - 2, n - 1, -1):
         for child in pairs[node - n]:
             highest[child] = max(highest[child], highest[node])
@@ -249,19 +250,20 @@ def _join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) ->
 def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -> Labels:
     """Part the areas of (n, d) assets that hold what is left over, along trees of their own (`Limits`).
 
-    How surely these have kin is asked of them alone, as if they were all there is. What lies at the catalogue's mean
-    has no direction and stays together.
+    How surely these have kin is asked of them alone, as if they were all there is. One area after the other is parted
+    as long as there is room. What lies at the catalogue's mean has no direction and stays where it is.
     """
     totals, sizes = _sums(seen, labels).astype(np.float64), np.bincount(labels)
-    own = np.bincount(labels, np.einsum("nd,nd->n", seen, seen))
+    squares = np.einsum("nd,nd->n", seen, seen)
+    own = np.bincount(labels, squares)
     inside = np.einsum("kd,kd->k", totals, totals) - own
     least = rule.limits.loose / math.sqrt(catalogue.dimensions)
     labels, areas = labels.copy(), len(sizes)
     for label in np.flatnonzero((own > 1.5) & (inside < least * np.maximum(sizes * (sizes - 1), 1))).tolist():
-        rows = np.flatnonzero(labels == label)
+        rows = np.flatnonzero((labels == label) & (squares > _TIE))
         tree, merges = _tree(seen[rows], rule)
         cosines = _cosines(seen[rows], merges)
-        heights = np.where(cosines < least, np.inf, rule.limits.heights(tree, merges, cosines, catalogue))
+        heights = np.where(cosines < least, np.inf, rule.limits.heights(tree, cosines, catalogue))
         parts = _cut(merges, heights, rule.areas_max - areas + 1)
         labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
         areas += int(parts.max())
@@ -269,14 +271,16 @@ def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -
 
 
 def _cosines(seen: Floats, merges: Labels) -> Wide:
-    """(n - 1,) the mean cosine of two of the assets, (n, d), that each merge holds."""
+    """(n - 1,) the mean cosine of two of the assets, (n, d), that each merge holds; what has no direction has 0."""
     n = len(seen)
     totals = np.concatenate([seen, np.empty_like(seen[1:])])
+    own = np.concatenate([np.einsum("nd,nd->n", seen, seen), np.empty(n - 1)])
     sizes = np.ones(2 * n - 1)
     for node, (left, right) in enumerate(merges.tolist(), start=n):
         totals[node] = totals[left] + totals[right]
+        own[node] = own[left] + own[right]
         sizes[node] = sizes[left] + sizes[right]
-    cosines: Wide = np.einsum("nd,nd->n", totals[n:], totals[n:]) - sizes[n:]
+    cosines: Wide = np.einsum("nd,nd->n", totals[n:], totals[n:]) - own[n:]
     return cosines / (sizes[n:] * (sizes[n:] - 1))
 
 

@@ -87,8 +87,7 @@ def _flickr(folder: Path, file: Path, form: re.Pattern[str], example: str) -> It
             raise DataError(f"{file}, line {number}: {line[:60]!r}; expected {example}")
         said.setdefault(match["image"].strip(), []).append(match["caption"])
     for name, sentences in said.items():
-        where = f"{file}, {name}"
-        yield Picture(_place(folder, Path(name)), name, reading.captions(sentences, where))
+        yield Picture(_place(folder, Path(name)), name, reading.captions(sentences, f"{file}, {name}"))
 
 
 def _place(folder: Path, name: Path) -> Path:
