@@ -12,8 +12,6 @@ from zccr_stream.events import IMAGE
 from zccr_stream.interests import Area, AreaRule, Profile
 
 RULE = AreaRule(variance=0.99, cut=1.1, growth=0.2, areas_max=100, sample_size=1000, seed="centroid")
-
-
 Floats = npt.NDArray[np.float32]
 
 

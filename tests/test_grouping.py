@@ -23,8 +23,6 @@ from zccr_stream.grouping import Limits
 from zccr_stream.interests import find_areas
 
 LIMITS = Limits(rise=1.5, nearest=0.4, doubt_max=3.0, sure=10.5, alike=0.3, clear=0.5, loose=1.0)  # whatever is better
-
-
 TOGETHER = replace(LIMITS, loose=-np.inf)  # nothing that is left over is parted
 
 

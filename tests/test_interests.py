@@ -27,8 +27,6 @@ def profiles(draw: st.DrawFn) -> Profile:
 
 
 FEW = Catalogue.of(mixture(list(range(50)), 16, 0.5, seed=1))
-
-
 MANY = Catalogue.of(mixture([*range(50)] * 6, 16, 0.5, seed=2))
 
 
