@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from tests.waiting import wait_until
 from zccr_stream import events, metrics
+from zccr_stream.embedded import Embedded
 from zccr_stream.events import ASSET_UPLOADED, BadInputError, Record, TryLaterError
 from zccr_stream.pipeline import Outcome, UnavailableError
 from zccr_stream.stream import lag
@@ -374,6 +375,30 @@ def test_a_batch_that_does_not_end_in_time_stays_uncommitted(kafka: Kafka) -> No
 
     assert consumer.failure is None
     assert kafka.uncommitted() == 1
+
+
+def test_a_stop_while_the_broker_is_gone_ends_in_time_whatever_the_client_waits_for(topic_prefix: str) -> None:
+    """The client waits for ever, in the commit of what was in hand and in closing."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        entered.set()
+        leave.wait(DEADLINE_S)
+        return None
+
+    with Embedded(kafka=True, postgres=False, start_timeout_s=DEADLINE_S) as servers:
+        kafka = Kafka(servers.bootstrap_servers, topic_prefix)
+        kafka.produce(["v1"])
+        consumer = Running(kafka, Handled(answer))
+        assert entered.wait(DEADLINE_S)
+        servers.kafka.kill()
+        consumer.stop.set()
+        leave.set()
+        before_s = time.monotonic()
+        consumer.join()
+
+    assert consumer.failure is None
+    assert time.monotonic() - before_s < LIMITS.stop_timeout_s + 5  # what the contract leaves beside the work in hand
 
 
 def test_slow_work_bounds_what_is_read_ahead_and_never_stops_the_heartbeat(kafka: Kafka) -> None:

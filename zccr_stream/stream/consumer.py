@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import queue
 import threading
 import time
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 _POLL_IDLE_S = 0.1
 _POLL_BUSY_S = 0.005
 _COMMIT_AGAIN_S = 0.5
+_WORK_SHARE = 0.8  # of the time that a stop has, for the batches in hand; the rest is for the broker's answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class BatchConsumer:
         self._stuck = False
         self._commit_after_s = 0.0
         self._stopping = threading.Event()
+        self._stop_by_s = math.inf
         self._workers = Workers(handler, publisher, topic_prefix, retries, health, self._stopping)
 
     def run(self, stop: threading.Event, check: Callable[[], None]) -> None:
@@ -109,8 +112,11 @@ class BatchConsumer:
                 self._report_stuck()
             self._finish_in_hand()
         finally:
-            self._stopping.set()
-            self._consumer.close()
+            self._begin_stop()
+            try:
+                _within(self._left_s(), self._consumer.close)
+            except TimeoutError as error:
+                logger.warning("left the group without a goodbye, it waits until the session times out: %s", error)
 
     # The main thread: poll, hand over, collect, commit.
 
@@ -172,7 +178,7 @@ class BatchConsumer:
             while True:
                 self._settle(self._workers.done.get_nowait())
         if time.monotonic() >= self._commit_after_s:
-            self._commit(self._partitions.values(), asynchronous=True)
+            self._commit(self._partitions.values())
 
     def _settle(self, batch: Batch) -> None:
         self._in_flight.discard(batch)
@@ -189,22 +195,25 @@ class BatchConsumer:
                 entry.partition.retrying += 1
                 self._retries.add(entry)
 
-    def _commit(self, partitions: Iterable[Partition], asynchronous: bool) -> None:
-        """Commit what moved; a synchronous commit repeats the asynchronous ones, whose fate is not known yet."""
+    def _commit(self, partitions: Iterable[Partition], wait_s: float | None = None) -> None:
+        """Commit what moved, and where `wait_s` says so wait so long for the answer.
+
+        Who waits repeats the commits before, whose fate is not known yet.
+        """
         moved = [
             (partition, offset)
             for partition in partitions
-            if (offset := partition.committable()) is not None and not (asynchronous and offset == partition.committed)
+            if (offset := partition.committable()) is not None and (wait_s is not None or offset != partition.committed)
         ]
         if not moved:
             return
         offsets = [TopicPartition(partition.topic, partition.number, offset) for partition, offset in moved]
         try:
-            if asynchronous:
+            if wait_s is None:
                 self._consumer.commit(offsets=offsets, asynchronous=True)
             else:
-                self._consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:  # repeated work converges, so a commit that fails costs time and nothing else
+                _within(wait_s, lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
+        except (KafkaException, TimeoutError) as error:  # repeated work converges, so this costs time and nothing else
             logger.warning("commit failed: %s", error)
             return
         for partition, offset in moved:
@@ -249,12 +258,20 @@ class BatchConsumer:
             self._health.set_ready()
         self._stuck = stuck
 
+    def _begin_stop(self) -> None:
+        """From now on time runs out."""
+        if not self._stopping.is_set():
+            self._stop_by_s = time.monotonic() + self._limits.stop_timeout_s
+            self._stopping.set()
+
+    def _left_s(self) -> float:
+        return max(0.0, self._stop_by_s - time.monotonic())
+
     def _finish_in_hand(self) -> None:
         """Wait for the batches in flight; what does not end in time stays uncommitted and is repeated."""
-        self._stopping.set()
-        deadline_s = time.monotonic() + self._limits.stop_timeout_s
-        self._drain(lambda: bool(self._in_flight), deadline_s)
-        self._commit(self._partitions.values(), asynchronous=False)
+        self._begin_stop()
+        self._drain(lambda: bool(self._in_flight), time.monotonic() + _WORK_SHARE * self._left_s())
+        self._commit(self._partitions.values(), self._left_s() / 2)
 
     def _drain(self, waiting: Callable[[], bool], deadline_s: float) -> None:
         while waiting() and (left_s := deadline_s - time.monotonic()) > 0:
@@ -274,10 +291,12 @@ class BatchConsumer:
         """Finish what is in flight of these partitions and commit it, before another process gets them."""
         leaving = self._held(revoked)
         self._queue.forget(leaving)
-        deadline_s = time.monotonic() + self._limits.stop_timeout_s
-        if not self._stopping.is_set():
+        if self._stopping.is_set():
+            self._commit(leaving, self._left_s() / 2)
+        else:
+            deadline_s = time.monotonic() + self._limits.stop_timeout_s
             self._drain(lambda: any(batch.touches(leaving) for batch in self._in_flight), deadline_s)
-        self._commit(leaving, asynchronous=False)
+            self._commit(leaving, self._limits.stop_timeout_s)
         self._drop(leaving)
         metrics.rebalanced("revoked")
         logger.info("gave up %d partitions, %d left", len(leaving), len(self._partitions))
@@ -310,6 +329,32 @@ class BatchConsumer:
                 if (topic, int(number)) in self._partitions and partition.get("consumer_lag", -1) >= 0:
                     name = topic.removeprefix(self._topic_prefix)
                     metrics.set_lag(name, int(number), partition["consumer_lag"])
+
+
+def _within(wait_s: float, call: Callable[[], object]) -> None:
+    """Call the client in a thread of its own and wait so long: librdkafka waits for a lost broker for ever (#3740).
+
+    Raises:
+        TimeoutError: it does not end in time; it goes on, and the process may end beside it.
+        KafkaException: as the call.
+    """
+    outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as failure:  # whoever waits gets it
+            outcomes.put(failure)
+        else:
+            outcomes.put(None)
+
+    threading.Thread(target=run, name="kafka-goodbye", daemon=True).start()
+    try:
+        failure = outcomes.get(timeout=wait_s)
+    except queue.Empty:
+        raise TimeoutError(f"no answer from Kafka in {wait_s:g} s") from None
+    if failure is not None:
+        raise failure
 
 
 def _log_error(error: KafkaError) -> None:
