@@ -108,8 +108,9 @@ class Settings(BaseSettings):
     stop_timeout_s: float = Field(
         20,
         gt=0,
-        le=24,
-        description="how long a stop waits for the batches in hand; the contract gives 25 s in all",
+        le=22,
+        description="how long a stop may take: four fifths for the batches in hand, the rest for the broker's answers; "
+        "the contract gives 25 s to the whole process",
     )
 
     # Topics, as `zccr-stream topics` makes them
