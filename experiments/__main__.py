@@ -102,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.json:
             _write(options.json, outcome)
-        if options.figures:
-            outcome.save_figures(options.figures)
+        if options.figures and not outcome.save_figures(options.figures):
+            sys.stderr.write(f"{options.command} has no plots, its tables are all there is\n")
     except OSError as error:
         sys.stderr.write(f"not written: {error}\n")
         return 2
@@ -186,6 +186,9 @@ def _parser() -> argparse.ArgumentParser:
     paper = commands.add_parser(
         PAPER,
         help="all of these by their defaults: one report with tables and plots, and the numbers as JSON",
+        description="Runs every experiment by its defaults on one data set. Into the folder of the report go report.md "
+        "with all tables, the plots, and each experiment's numbers as JSON. What the data lack, such as labels, is "
+        "said there, and the other experiments run.",
         epilog=datasets.LAYOUTS,
         formatter_class=plain,
     )
@@ -216,7 +219,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         "--split", choices=datasets.SPLITS, help="part of the data; by default val where they have splits, else all"
     )
     command.add_argument(
-        "--limit", type=grid.positive, metavar="N", help="at most N pairs, drawn with a fixed seed; by default all"
+        "--limit", type=grid.at_least(1), metavar="N", help="at most N pairs, drawn with a fixed seed; by default all"
     )
     command.add_argument(
         "--caption",

@@ -1,6 +1,6 @@
 """How well a user's areas of interest are found, and what that is worth in the feed (paper, section 4.3).
 
-    python -m experiments areas --data DIR [--encoder NAME] [--json FILE]
+    python -m experiments areas --data DIR [--encoder NAME] [--json FILE] [--figures DIR]
 
 A simulated user uploaded m assets of each of c classes, drawn from the labels, all of one modality: once pictures, to
 be recommended captions, and once captions, to be recommended pictures. The pairs they were drawn from are theirs alone;
@@ -34,14 +34,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments import grid
+from experiments import grid, plots
 from experiments.datasets import Items
 from experiments.outcome import Outcome
+from experiments.plots import Line, Points, small_multiples
 from experiments.simulation import LENGTHS, WAYS, Rules, Values, draw, simulate
-from experiments.tables import markdown
+from experiments.tables import markdown, share
 from zccr_stream.measures import half_width
 from zccr_stream.settings import Settings
 
@@ -49,6 +51,7 @@ DRAWS = 30
 LENGTH = 20  # of one modality; production's feed of 50 holds 25 of each
 
 NAMES = dict(zip(WAYS, ("default cut", "true areas", "one area a user", "one area an asset"), strict=True))
+COLOURS = dict(zip(WAYS, (plots.VERMILION, plots.GREY, plots.BLUE, plots.GREEN), strict=True))
 MEANS = ("feed_recall", "paper_recall", "ari", "areas")
 """What the JSON file reports of each way, over all cells and of each cell."""
 ABOVE_TRUE = "feed_recall_above_true"
@@ -113,7 +116,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     tables = [head, _overall(report, names), _feeds(report, names), _by_cell(report, names)]
     if left_out:
         tables.append(grid.too_few(left_out))
-    return Outcome(report, "\n\n".join(tables))
+    return Outcome(report, "\n\n".join(tables), {"areas": _figure(cells, names)})
 
 
 def _with_feed_recall(measured: Mapping[str, Values]) -> dict[str, Values]:
@@ -157,10 +160,8 @@ def _overall(report: Mapping[str, Report], names: Mapping[str, str]) -> str:
 
 
 def _with_width(report: Report, name: str) -> str:
-    decimals = 1 if name == "areas" else 3
-    width = report["half_widths"].get(name)
-    shown = f"{report[name]:.{decimals}f}" + ("" if width is None else f" ± {width:.{decimals}f}")
-    return shown if name == "areas" else shown.replace("0.", ".")
+    values = [report[name], *([report["half_widths"][name]] if name in report["half_widths"] else [])]
+    return " ± ".join(f"{value:.1f}" if name == "areas" else share(value) for value in values)
 
 
 def _feeds(report: Mapping[str, Report], names: Mapping[str, str]) -> str:
@@ -174,12 +175,43 @@ def _feeds(report: Mapping[str, Report], names: Mapping[str, str]) -> str:
     )
 
 
+def _figure(cells: Mapping[str, Sequence[Cell]], names: Mapping[str, str]) -> Figure:
+    """Each measure of every way, a panel for so many classes."""
+    columns = {cell.classes: grid.classes_shown(cell.classes) for cell in cells[WAYS[0]]}
+    rows = {"feed_recall": f"feed recall@{LENGTH}", "paper_recall": "paper recall@10", "ari": "ARI"}
+    lines = [
+        Line(
+            names[way],
+            COLOURS[way],
+            plots.SOLID,
+            {
+                (row, column): Points(
+                    [cell.assets for cell in of_way if cell.classes == c],
+                    [cell.means[name] for cell in of_way if cell.classes == c],
+                    [cell.half_widths[name] for cell in of_way if cell.classes == c],
+                )
+                for name, row in rows.items()
+                for c, column in columns.items()
+            },
+        )
+        for way, of_way in reversed(list(cells.items()))  # the default is drawn over the others
+    ]
+    return small_multiples(
+        "Areas of interest, and what they are worth",
+        list(rows.values()),
+        list(columns.values()),
+        lines,
+        "assets of each class",
+        "",
+    )
+
+
 def _by_cell(report: Mapping[str, Report], names: Mapping[str, str]) -> str:
     """A row a cell: the four ways' recall, each as `feed / paper`."""
     rows = []
     for number, cell in enumerate(report["rule"]["cells"]):
         cells = [of_way["cells"][number] for of_way in report.values()]
-        recalls = [f"{one['feed_recall']:.2f} / {one['paper_recall']:.2f}".replace("0.", ".") for one in cells]
+        recalls = [f"{share(one['feed_recall'], 2)} / {share(one['paper_recall'], 2)}" for one in cells]
         rows.append([f"{cell['classes']} x {cell['assets_per_class']}", *recalls, cell["ari"], f"{cell['areas']:.1f}"])
     ways = [f"{name}, feed / paper" for name in names.values()]
     return markdown(["classes x assets", *ways, f"ARI, {names['rule']}", f"areas, {names['rule']}"], rows)

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from experiments import grid
 from experiments.plots import Points
 from experiments.simulation import User, draw
-from experiments.tables import markdown
+from experiments.tables import markdown, share
 from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.measures import Classes, half_width
 
@@ -94,7 +94,7 @@ class Comparison:
 
     def columns(self) -> dict[int, str]:
         """The plots' columns by number of classes."""
-        return {c: f"{c} {'class' if c == 1 else 'classes'}" for c, _ in self.cells}
+        return {c: grid.classes_shown(c) for c, _ in self.cells}
 
     def points(self, system: str, task: str) -> dict[int, Points]:
         """By number of classes the paper's recall over the assets of each."""
@@ -163,7 +163,7 @@ class Comparison:
 
     def _both(self, system: str, tasks: slice = slice(None), cells: slice = slice(None)) -> str:
         recalls = [self.estimate(system, measure, tasks, cells).mean for measure in ("paper_recall", "feed_recall")]
-        return " / ".join(f"{recall:.2f}" for recall in recalls).replace("0.", ".")
+        return " / ".join(share(recall, 2) for recall in recalls)
 
     def conclusions(self, expected: Mapping[str, Expected], near: float) -> tuple[str, list[Report]]:
         """What the paper says, the mean differences over the same users, and whether they bear it out.

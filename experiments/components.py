@@ -125,14 +125,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
     grid.add_options(command, DRAWS)
     command.add_argument(
         "--tsne-draws",
-        type=grid.positive,
+        type=grid.at_least(1),
         default=TSNE_DRAWS,
         metavar="N",
         help="users a cell that t-SNE is measured with, the first ones; by default %(default)s",
     )
     command.add_argument(
         "--smallest",
-        type=grid.at_least_two,
+        type=grid.at_least(2),
         default=SMALLEST,
         metavar="N",
         help="least assets of an area that HDBSCAN finds; by default %(default)s",

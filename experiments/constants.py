@@ -261,9 +261,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="labelled data, see below")
     parser.add_argument("--encoder", default=MINI, metavar="NAME", help="encodes pictures; by default %(default)s")
     parser.add_argument(
-        "--draws", type=grid.positive, default=5, metavar="N", help="users a kind; by default %(default)s"
+        "--draws", type=grid.at_least(1), default=5, metavar="N", help="users a kind; by default %(default)s"
     )
-    parser.add_argument("--seed", type=grid.count, default=0, metavar="N", help="of the draws; by default %(default)s")
+    parser.add_argument(
+        "--seed", type=grid.at_least(0), default=0, metavar="N", help="of the draws; by default %(default)s"
+    )
     options = parser.parse_args(arguments)
     cache = datasets.cache_folder()
     try:

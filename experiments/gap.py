@@ -28,9 +28,9 @@ from rich.progress import Progress
 
 from experiments.closing import KS, WAYS, Found, Way, mean_shares, try_way
 from experiments.datasets import DataError, Items
-from experiments.grid import positive
+from experiments.grid import at_least
 from experiments.outcome import Outcome
-from experiments.tables import markdown
+from experiments.tables import markdown, share
 from zccr_stream.measures import half_width
 
 SEED = 0
@@ -48,7 +48,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         ("pairs", PAIRS_MAX, "pairs at most, a random part of more"),
     ):
         command.add_argument(
-            f"--{name}", type=positive, default=default, metavar="N", help=f"{help_}; by default %(default)s"
+            f"--{name}", type=at_least(1), default=default, metavar="N", help=f"{help_}; by default %(default)s"
         )
 
 
@@ -124,7 +124,7 @@ def _table(report: Mapping[str, Report]) -> str:
 
 
 def _shown(shares: Mapping[str, float]) -> str:
-    return " / ".join(f"{shares[str(k)]:.3f}".replace("0.", ".") for k in KS)
+    return " / ".join(share(shares[str(k)]) for k in KS)
 
 
 def _figure(unpaired: Mapping[str, Report], known: Mapping[str, Report]) -> Figure:

@@ -7,7 +7,7 @@ Knows nothing of what is measured in a cell.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -33,10 +33,10 @@ def add_options(command: argparse.ArgumentParser, draws: int, each: Sequence[int
     ):
         shown = " ".join(map(str, default))
         command.add_argument(
-            f"--{name}", type=positive, nargs="+", default=default, metavar="N", help=f"{help_}; by default {shown}"
+            f"--{name}", type=at_least(1), nargs="+", default=default, metavar="N", help=f"{help_}; by default {shown}"
         )
     command.add_argument(
-        "--draws", type=positive, default=draws, metavar="N", help="users a cell; by default %(default)s"
+        "--draws", type=at_least(1), default=draws, metavar="N", help="users a cell; by default %(default)s"
     )
 
 
@@ -44,34 +44,25 @@ def add_outliers(command: argparse.ArgumentParser) -> None:
     """Add assets of other classes to every profile."""
     command.add_argument(
         "--outliers",
-        type=count,
+        type=at_least(0),
         default=0,
         metavar="N",
-        help="assets of other classes in every profile, each an area of its own; by default none",
+        help="assets of other classes in every profile, each an area of its own, as far as there are other classes; "
+        "by default none",
     )
 
 
-def count(text: str) -> int:
-    """Read a count from the command line, which may be none."""
-    return _at_least(0, text)
+def at_least(least: int) -> Callable[[str], int]:
+    """Make what reads a count from the command line."""
 
+    def read(text: str) -> int:
+        digits = text.lstrip("0")[:20] or "0"
+        if not text.isdecimal() or not least <= int(digits) <= COUNT_MAX:
+            bounds = f"at least {least}, at most {COUNT_MAX:,}"
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}; expected a whole number, {bounds}")
+        return int(digits)
 
-def positive(text: str) -> int:
-    """Read a count from the command line."""
-    return _at_least(1, text)
-
-
-def at_least_two(text: str) -> int:
-    """Read the size of a group from the command line."""
-    return _at_least(2, text)
-
-
-def _at_least(least: int, text: str) -> int:
-    digits = text.lstrip("0")[:20] or "0"
-    if not text.isdecimal() or not least <= int(digits) <= COUNT_MAX:
-        bounds = f"at least {least}, at most {COUNT_MAX:,}"
-        raise argparse.ArgumentTypeError(f"{text[:40]!r}; expected a whole number, {bounds}")
-    return int(digits)
+    return read
 
 
 def labelled(items: Items) -> tuple[Items, Classes]:
@@ -98,7 +89,7 @@ def cells(classes: Sequence[int], assets: Sequence[int], counts: Classes) -> tup
     Raises:
         DataError: no cell can be drawn.
     """
-    every = [(c, m) for c in classes for m in assets]
+    every = [(c, m) for c in dict.fromkeys(classes) for m in dict.fromkeys(assets)]
     drawable = [(c, m) for c, m in every if np.count_nonzero(counts > m) >= c]
     if not drawable:
         raise DataError(
@@ -108,6 +99,11 @@ def cells(classes: Sequence[int], assets: Sequence[int], counts: Classes) -> tup
             "and --assets"
         )
     return drawable, [f"{c} x {m}" for c, m in every if (c, m) not in drawable]
+
+
+def classes_shown(classes: int) -> str:
+    """A number of classes in words, as plots' columns are headed."""
+    return f"{classes} {'class' if classes == 1 else 'classes'}"
 
 
 def too_few(left_out: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.datasets import DataError, precomputed
-from experiments.grid import at_least_two, count
+from experiments.grid import at_least
 
 NOISE = 0.5  # of the spread, between a picture and its caption
 SHARED = 1.0  # what all items have in common
@@ -59,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m experiments.mixtures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="is made where it is missing")
-    parser.add_argument("--classes", type=at_least_two, default=60, metavar="N", help="by default %(default)s")
-    parser.add_argument("--dimensions", type=at_least_two, default=64, metavar="D", help="by default %(default)s")
+    parser.add_argument("--classes", type=at_least(2), default=60, metavar="N", help="by default %(default)s")
+    parser.add_argument("--dimensions", type=at_least(2), default=64, metavar="D", help="by default %(default)s")
     parser.add_argument("--spread", type=_length, default=1.2, metavar="S", help="by default %(default)s")
     parser.add_argument("--gap", type=_length, default=0.5, metavar="G", help="by default %(default)s")
-    parser.add_argument("--seed", type=count, default=0, metavar="N", help="by default %(default)s")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="by default %(default)s")
     options = parser.parse_args(arguments)
     try:
         precomputed.make_folder(options.folder)

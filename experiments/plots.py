@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-VERMILION, BLUE, GREEN, PURPLE, GREY = "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#7F7F7F"  # Okabe, Ito 2008
+VERMILION, BLUE, GREEN, PURPLE = "#D55E00", "#0072B2", "#009E73", "#CC79A7"  # Okabe, Ito 2008
+GREY, BLACK = "#7F7F7F", "#000000"
 Style = Literal["-", "--"]
 SOLID: Style = "-"
 DASHED: Style = "--"

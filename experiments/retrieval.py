@@ -1,6 +1,6 @@
 """Finding a picture by its caption and a caption by its picture (paper, section 4.2, Tables 3 and 4).
 
-    python -m experiments retrieval --data DIR [--encoder NAME] [--json FILE]
+    python -m experiments retrieval --data DIR [--encoder NAME] [--json FILE] [--figures DIR]
 
 R@k is the share of queries whose own counterpart is among the k nearest by cosine, exact. Every pair is a query, in
 both directions. Ties count against it, also those of other items with the very same caption. Searched is
@@ -21,18 +21,23 @@ shows the other two on the same half.
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from experiments import plots
 from experiments.closing import KS, WAYS, Directions, try_way
 from experiments.datasets import DataError, Items
 from experiments.outcome import Outcome
+from experiments.plots import Line, Points, small_multiples
 from experiments.tables import markdown
 from zccr_stream.measures import Vectors, counterpart_recall
 
 SEED = 0
+COLOURS = (plots.VERMILION, plots.PURPLE, plots.GREEN, plots.GREY, plots.BLUE, plots.BLACK)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -81,7 +86,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
             _table(half, len(test)),
         ]
     )
-    return Outcome(report, text)
+    return Outcome(report, text, {"retrieval": _figure(report, half)})
 
 
 def directions(images: Vectors, captions: Vectors, mixed: bool) -> Directions:
@@ -91,6 +96,29 @@ def directions(images: Vectors, captions: Vectors, mixed: bool) -> Directions:
         for name, queries, answers in (("t2i", captions, images), ("i2t", images, captions))
     }
     return {name: {str(k): share for k, share in by_k.items()} for name, by_k in shares.items()}
+
+
+def _figure(every: Mapping[str, Directions], half: Mapping[str, Directions]) -> Figure:
+    """R@k of all search spaces over k, a row for each direction: of all pairs, and of the half that is tested."""
+    rows = {"t2i": "text to image", "i2t": "image to text"}
+    columns = {"all pairs": {name: every[name] for name in ("unimodal", "multimodal")}, "the half that is tested": half}
+    lines = [
+        Line(
+            name,
+            colour,
+            style,
+            {
+                (row, column): Points(KS, [spaces[name][direction][str(k)] for k in KS], [math.inf] * len(KS))
+                for direction, row in rows.items()
+                for column, spaces in columns.items()
+                if name in spaces
+            },
+        )
+        for name, colour, style in zip(half, COLOURS, (plots.SOLID, plots.DASHED, plots.DASHED) * 2, strict=True)
+    ]
+    return small_multiples(
+        "One search space or two (the paper's Tables 3 and 4)", list(rows.values()), list(columns), lines, "k", "R@k"
+    )
 
 
 def _table(report: Mapping[str, Directions], pairs: int) -> str:

@@ -31,9 +31,9 @@ from scipy.stats import ttest_ind
 
 from experiments import encoding
 from experiments.datasets import Items
-from experiments.grid import at_least_two, positive
+from experiments.grid import at_least
 from experiments.outcome import Outcome
-from experiments.tables import markdown
+from experiments.tables import markdown, share
 from experiments.timing import milliseconds, spread
 from zccr_stream.events import IMAGE, TEXT, Embeddings
 from zccr_stream.index import LiveIndex
@@ -68,9 +68,9 @@ Report = dict[str, Any]
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add how much is searched, and how often."""
     for name, kind, default, help_ in (
-        ("size", at_least_two, SIZE, "assets of Table 1"),
-        ("queries", at_least_two, QUERIES, "queries of Table 1"),
-        ("repeats", positive, REPEATS, "searches of Table 6 and encodings of Table 5"),
+        ("size", at_least(2), SIZE, "assets of Table 1"),
+        ("queries", at_least(2), QUERIES, "queries of Table 1"),
+        ("repeats", at_least(1), REPEATS, "searches of Table 6 and encodings of Table 5"),
     ):
         command.add_argument(
             f"--{name}", type=kind, default=default, metavar="N", help=f"{help_}; by default %(default)s"
@@ -263,12 +263,12 @@ def _table_6(report: Mapping[str, Report]) -> str:
 
 def _table_7(report: Mapping[str, Report]) -> str:
     rows = [
-        [f"paper, MSCOCO: {name}", *(f"{share:.3f}"[1:] for shares in both for share in shares), "–", "–"]
+        [f"paper, MSCOCO: {name}", *(share(value) for values in both for value in values), "–", "–"]
         for name, both in TABLE_7.items()
     ]
     for name, of_way in report.items():
-        shares = [f"{of_way[direction][str(k)]:.3f}" for direction in ("t2i", "i2t") for k in KS]
+        shares = [share(of_way[direction][str(k)]) for direction in ("t2i", "i2t") for k in KS]
         deltas = [f"{of_way['delta_percent'][direction]:+.3f} %" for direction in ("t2i", "i2t")]
-        rows.append([name, *(share.replace("0.", ".") for share in shares), *deltas])
+        rows.append([name, *shares, *deltas])
     heads = [f"{name} R@{k}" for name in ("text to image", "image to text") for k in KS]
     return markdown(["search", *heads, "delta, text to image", "delta, image to text"], rows)

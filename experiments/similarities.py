@@ -25,13 +25,13 @@ from sklearn.manifold import TSNE
 from experiments.closing import aligned
 from experiments.clusterings import EQUAL
 from experiments.datasets import DataError, Items
-from experiments.grid import positive
+from experiments.grid import at_least
 from experiments.outcome import Outcome
 from experiments.tables import markdown
 from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.measures import Vectors
 
-PAIRS = 1000
+PAIRS, PAIRS_MIN = 1000, 4
 SEED = 0
 PERPLEXITY = 30.0
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -47,7 +47,7 @@ Cosines = Mapping[str, Mapping[str, Vectors]]
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add how many items are compared."""
     command.add_argument(
-        "--pairs", type=positive, default=PAIRS, metavar="N", help="items at most; by default %(default)s"
+        "--pairs", type=at_least(PAIRS_MIN), default=PAIRS, metavar="N", help="items at most; by default %(default)s"
     )
 
 
@@ -58,7 +58,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
         DataError: fewer than 4 items.
     """
     rows = np.random.default_rng(SEED).permutation(len(items))[: options.pairs]
-    if len(rows) < 4:
+    if len(rows) < PAIRS_MIN:
         raise DataError(f"there are {len(rows)} of {len(items):,} items; expected at least 4 to compare")
     images, captions = items.images[rows], items.captions[rows]
     labels = None if items.labels is None else np.array([items.labels[row] or f"\n{row}" for row in rows.tolist()])

@@ -11,6 +11,12 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str | float]]) -> str
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def share(value: float, decimals: int = 3) -> str:
+    """A number, of which those below 1 have no 0 before the point."""
+    text = f"{value:.{decimals}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
 def _shown(value: str | float) -> str:
     match value:
         case str():
@@ -18,4 +24,4 @@ def _shown(value: str | float) -> str:
         case int():
             return f"{value:,}"
         case _:
-            return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
+            return share(value) if abs(value) < 1 else f"{value:.2f}"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.preprocessing import normalize
 
 from experiments import areas, constants, mixtures
 from experiments.__main__ import EXPERIMENTS, main
+from experiments.datasets.precomputed import pairs
 from experiments.fixed import Distance, groupings
 from experiments.simulation import WAYS, draw, uploaded
 from zccr_stream.catalogue import Catalogue
@@ -31,12 +33,12 @@ def _folder(tmp_path: Path) -> Path:
     centres = np.repeat(np.eye(CLASSES, D), ITEMS, axis=0)
     gap = np.zeros(D)
     gap[-1] = 2
-    pairs = centres + 0.1 * random.normal(size=centres.shape)
+    made = centres + 0.1 * random.normal(size=centres.shape)
     data = tmp_path / "data"
     data.mkdir()
-    np.save(data / "images.npy", unit(pairs - gap))
-    np.save(data / "captions.npy", unit(pairs + 0.02 * random.normal(size=pairs.shape) + gap))
-    lines = [{"text": f"Item {row}.", "label": f"kind {row // ITEMS}"} for row in range(len(pairs))]
+    np.save(data / "images.npy", unit(made - gap))
+    np.save(data / "captions.npy", unit(made + 0.02 * random.normal(size=made.shape) + gap))
+    lines = [{"text": f"Item {row}.", "label": f"kind {row // ITEMS}"} for row in range(len(made))]
     (data / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return data
 
@@ -55,7 +57,7 @@ def run(command: str, folder: Path, *more: str) -> Any:
 
 def test_areas_writes_all_four_ways_in_the_fixed_shape(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZCCR_AREA_CUT", "0.6")  # the gap takes up most of the unit length
-    report = run("areas", folder, "--classes", "1", "3", "--assets", "4", "6", "40", "--draws", "2")
+    report = run("areas", folder, "--classes", "1", "3", "1", "--assets", "4", "6", "40", "4", "--draws", "2")
 
     assert tuple(report) == WAYS
     for of_way in report.values():
@@ -378,6 +380,35 @@ def test_retrieval_writes_the_fixed_shape_and_closing_the_gap_brings_recall_back
         assert report["unimodal"][direction]["10"] > 0.9
         assert report["multimodal"][direction]["10"] == 0
         assert report["closed"][direction]["10"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("command", "rows", "columns"),
+    [
+        ("areas", ["feed recall@20", "paper recall@10", "ARI"], ["1 class", "3 classes"]),
+        ("retrieval", ["text to image", "image to text"], ["all pairs", "the half that is tested"]),
+    ],
+)
+def test_plots_have_a_panel_for_each_measure_and_kind_of_user_or_each_direction(
+    folder: Path, tmp_path: Path, command: str, rows: list[str], columns: list[str]
+) -> None:
+    grid = ["--classes", "1", "3", "--assets", "4", "6", "--draws", "2"] if command == "areas" else []
+    run(command, folder, *grid, "--figures", str(tmp_path / "made"))
+    assert (tmp_path / f"made/{command}.png").stat().st_size > 10_000
+
+    parser = ArgumentParser()
+    experiment, _ = EXPERIMENTS[command]
+    experiment.add_options(parser)
+    figure = experiment.measure(pairs(folder), parser.parse_args(grid)).figures[command]
+    assert [panel.get_ylabel() for panel in figure.axes if panel.get_ylabel()] == rows
+    assert [panel.get_title() for panel in figure.axes if panel.get_title()] == columns
+    assert all(panel.get_lines() for panel in figure.axes)
+
+
+def test_an_experiment_without_plots_says_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("cuts", folder, "--classes", "2", "--assets", "4", "--draws", "1", "--figures", str(tmp_path / "made"))
+
+    assert "cuts has no plots" in capsys.readouterr().err
 
 
 def test_retrieval_needs_two_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,8 @@ def unit_vectors(path: Path) -> Vectors:
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise DataError(f"{path} is {vectors.dtype} of shape {vectors.shape}; expected (n, d) floating point")
     wide = vectors.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):  # what is too long is told below
+        lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         row = int(np.argmin((np.isfinite(lengths) & (lengths > 0))[:, 0]))
         raise DataError(f"{path}, row {row}: a vector of length {lengths[row, 0]}; expected a direction")

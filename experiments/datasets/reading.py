@@ -52,14 +52,14 @@ def json_object(path: Path) -> Mapping[str, Any]:
 def objects(value: Any, where: str) -> list[Mapping[str, Any]]:
     """Take a value for a list of objects."""
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-        raise DataError(f"{where}: {str(value)[:60]!r}; expected a list of objects")
+        raise DataError(f"{where}: {_found(value)}; expected a list of objects")
     return value
 
 
 def strings(value: Any, where: str) -> list[str]:
     """Take a value for a list of strings."""
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise DataError(f"{where}: {str(value)[:60]!r}; expected a list of strings")
+        raise DataError(f"{where}: {_found(value)}; expected a list of strings")
     for one in value:
         _check_encodable(one, where)
     return value
@@ -79,7 +79,7 @@ def identifier(record: Mapping[str, Any], key: str, where: str) -> int | str:
     """Read what a record is told by."""
     value = record.get(key)
     if not isinstance(value, int | str):
-        raise DataError(f'{where}: "{key}" is {str(value)[:60]!r}; expected a number or a string')
+        raise DataError(f'{where}: "{key}" is {_found(value)}; expected a number or a string')
     return value
 
 
@@ -99,6 +99,10 @@ def captions(value: Any, where: str) -> tuple[str, ...]:
     for text in said:
         _check_encodable(text, where)
     return tuple(filter(None, said))
+
+
+def _found(value: Any) -> str:
+    return "missing" if value is None else repr(str(value)[:60])
 
 
 def _check_encodable(text: str, where: str) -> None:

@@ -67,9 +67,9 @@ def load(name: str, device: str, precision: str, batch_max: int, threads_max: in
     assert file is not None
     place = choose_device(device)
     precision = choose_precision(precision, place)
-    tokenizer = _tokenizer(_vocabulary(file))
     weights = _weights(file)
     side = _side(weights, file)
+    tokenizer = _tokenizer(_vocabulary(file))  # may ask the hub for a minute, so wrong weights are told before
     model = Albef(side)
     _fill(model, weights, file)
     if (dtype := PRECISIONS[precision]) is not None:
