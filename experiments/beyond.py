@@ -9,9 +9,9 @@ within a modality) and `near-duplicates` (within a cosine of .9) count with ever
 `above` is the mean difference to production over the same users, ± half of its 95 % confidence interval. Ways:
   seeds         in contrast to the catalogue's mean alone; the centroid as it is, as in the paper; the medoid; three of
                 the area's assets in place of one seed
-  weights       all areas alike, where production's places are in proportion to the areas' weights
-  diversity     maximal marginal relevance: being unlike an area's other hits counts against the score
-  scores        calibrated, so that they can be compared across modalities; and one ranking an area of hits of either
+  turns         all areas alike, where production's turns are in proportion to the areas' weights
+  diversity     maximal marginal relevance: being unlike what is shown counts against the score
+  scores        calibrated, so that they can be compared across modalities; and an area's turn its best hit's of either
   joint areas   images and texts in one area, searched in both indexes; and all in one index of the aligned vectors
 `as setting` says what switches it on; `no`: it was measured here and is not in the product. Below 100 pairs no
 catalogue is known, and what needs one is production's.
@@ -94,7 +94,7 @@ def _from_the_mean(profile: Profile, _: Classes, rule: AreaRule) -> list[Area]:
 
 
 def _several_seeds(profile: Profile, _: Classes, rule: AreaRule) -> list[Area]:
-    """Up to `SEEDS_EACH` of each area's assets, drawn, in place of its seed; they share its weight."""
+    """Up to `SEEDS_EACH` of each area's assets, drawn, in place of its seed; they share its turns."""
     parts = []
     for area in find_areas(profile, rule):
         random = np.random.default_rng(int(area.area_id, 16) % 2**32)
@@ -144,7 +144,7 @@ WAYS: Mapping[str, Way] = {
     "centroids as they are": Way({"area_seed": "centroid"}),
     "medoids": Way({"area_seed": "medoid"}),
     "three assets for seeds": Way({}, _several_seeds),
-    "all areas alike": Way({}, _alike),
+    "all areas' turns alike": Way({}, _alike),
     "diversity .1": Way({"feed_diversity": 0.1}),
     "diversity .3": Way({"feed_diversity": 0.3}),
     "calibrated scores": Way(CALIBRATED),

@@ -95,52 +95,43 @@ def expected_feed(
     hits: Mapping[str, Hits],
     rule: RankingRule,
 ) -> list[FeedItem]:
-    """Each asset's claims, looked up in every list; then the greatest of those that are new, place by place."""
-    assets: dict[tuple[str, str], list[tuple[float, FeedItem]]] = {}
+    """Place by place: whose turn it is by sizes and turns taken, and then what of theirs is new and gains most."""
+    feed: list[FeedItem] = []
+    queues = []
     for area, of_area in zip(areas, lists, strict=True):
         either = (TEXT, IMAGE) if area.modality == IMAGE else (IMAGE, TEXT)
-        rankings = [[(modality, item) for item in of_area[modality]] for modality in either]
+        waiting = [[(modality, item) for item in of_area[modality]] for modality in either]
         if rule.merged:
-            rankings = [sorted(rankings[0] + rankings[1], key=lambda one: -one[1].score)]
-        for ranking in rankings:
-            for place, (modality, item) in enumerate(diverse(ranking, hits, rule), start=1):
-                shown = FeedItem(item.asset_id, item.user_id, modality, area.area_id, item.score)
-                assets.setdefault((modality, item.asset_id), []).append((area.weight / (2 * place - 1), shown))
-    waiting = [
-        (sum(claim for claim, _ in claims), max(claims, key=lambda one: one[0])[1]) for claims in assets.values()
-    ]
-    feed: list[FeedItem] = []
+            waiting = [sorted(waiting[0] + waiting[1], key=lambda one: -one[1].score)]
+        queues += [(area, of_one) for of_one in waiting]
+    turns = [0] * len(queues)
+
+    def likeness(modality: str, item: Recommended) -> float:
+        if item.asset_id in {shown.asset_id for shown in feed}:
+            return np.inf
+        same = [shown.asset_id for shown in feed if shown.modality == modality]
+        return max((cosine(hits[modality], shown, item.asset_id) for shown in same), default=-1.0)
+
     while len(feed) < rule.feed_size:
-        waiting = [(claim, item) for claim, item in waiting if likeness(item, feed, hits) < rule.near_duplicate]
-        if not waiting:
+        new = {
+            number: [one for one in waiting if likeness(*one) < rule.near_duplicate]
+            for number, (_, waiting) in enumerate(queues)
+        }
+        if not any(new.values()):
             break
-        feed.append(max(waiting, key=lambda one: one[0])[1])
+        number = max(
+            (number for number in new if new[number]),
+            key=lambda number: queues[number][0].weight / (2 * turns[number] + 1),
+        )
+        modality, item = max(
+            new[number],
+            key=lambda one: (
+                (1 - rule.diversity) * one[1].score - rule.diversity * max(likeness(*one), 0) if rule.diversity else 0
+            ),
+        )
+        feed.append(FeedItem(item.asset_id, item.user_id, modality, queues[number][0].area_id, item.score))
+        turns[number] += 1
     return feed
-
-
-def likeness(item: FeedItem, feed: Sequence[FeedItem], hits: Mapping[str, Hits]) -> float:
-    if item.asset_id in {shown.asset_id for shown in feed}:
-        return np.inf
-    same = [shown.asset_id for shown in feed if shown.modality == item.modality]
-    return max((cosine(hits[item.modality], shown, item.asset_id) for shown in same), default=-1.0)
-
-
-def diverse(
-    ranking: Sequence[tuple[str, Recommended]], hits: Mapping[str, Hits], rule: RankingRule
-) -> Sequence[tuple[str, Recommended]]:
-    if not rule.diversity:
-        return ranking
-    left, order = list(ranking), list[tuple[str, Recommended]]()
-
-    def gain(one: tuple[str, Recommended]) -> float:
-        modality, item = one
-        alike = [cosine(hits[modality], shown.asset_id, item.asset_id) for of, shown in order if of == modality]
-        return (1 - rule.diversity) * item.score - rule.diversity * max([0.0, *alike])
-
-    while left:
-        order.append(max(left, key=gain))
-        left.remove(order[-1])
-    return order
 
 
 @settings(max_examples=100)
@@ -230,9 +221,9 @@ def test_a_list_is_refilled_where_own_assets_were_left_out() -> None:
     assert [item.asset_id for item in ranked.areas[0].recommended[IMAGE]] == ["a", "b"]
 
 
-def test_of_equal_claims_the_first_areas_and_of_an_areas_the_other_modalitys_come_first() -> None:
+def test_the_turns_go_by_weight_and_within_a_turn_the_other_modality_comes_first() -> None:
     hits = {
-        IMAGE: hits_of([[("i1", 0.9), ("i2", 0.8)], [("i3", 0.7), ("i4", 0.5)]]),
+        IMAGE: hits_of([[("i1", 0.9), ("i2", 0.8)], [("i3", 0.7), ("i1", 0.6), ("i4", 0.5)]]),
         TEXT: hits_of([[("t1", 0.3)], [("t2", 0.4), ("t3", 0.2)]]),
     }
 
@@ -241,22 +232,7 @@ def test_of_equal_claims_the_first_areas_and_of_an_areas_the_other_modalitys_com
     assert [item.asset_id for item in ranked.feed] == ["t1", "i1", "i3", "t2", "i2", "i4", "t3"]
 
 
-def test_what_several_areas_find_has_all_of_their_claims_and_is_of_the_area_that_claims_most() -> None:
-    hits = {IMAGE: hits_of([[("a", 0.9), ("both", 0.8)], [("b", 0.9), ("c", 0.8)], [("d", 0.9), ("both", 0.4)]])}
-    areas = [area_of(0, TEXT, 5), area_of(1, TEXT, 2), area_of(2, TEXT, 2)]  # 5 / 3 + 2 / 3 are more than 2
-
-    ranked = rank(profile_of(["x"]), areas, hits, RULE, "model", 7)
-
-    assert [(item.asset_id, item.area_id, item.score) for item in ranked.feed] == [
-        ("a", "area-0", 0.9),
-        ("both", "area-0", 0.8),
-        ("b", "area-1", 0.9),
-        ("d", "area-2", 0.9),
-        ("c", "area-1", 0.8),
-    ]
-
-
-def test_places_are_in_proportion_to_the_areas_sizes_and_small_areas_come_before_the_last_of_large_ones() -> None:
+def test_the_turns_are_in_proportion_to_the_areas_sizes_and_small_areas_come_before_the_last_of_large_ones() -> None:
     hits = {IMAGE: hits_of([[(f"a{i}", 1 - i / 10) for i in range(6)], [("b0", 0.5), ("b1", 0.4)], [("c0", 0.1)]])}
     areas = [area_of(0, TEXT, 4), area_of(1, TEXT, 2), area_of(2, TEXT, 1)]
 
@@ -274,7 +250,7 @@ def test_with_diversity_the_feed_shows_what_is_unlike_before_what_is_alike() -> 
     assert [item.asset_id for item in ranked.feed] == ["a", "b", "like-a"]
 
 
-def test_merged_an_area_claims_its_best_hits_of_whatever_modality() -> None:
+def test_merged_an_areas_turn_is_its_best_hits_of_whatever_modality() -> None:
     hits = {
         IMAGE: hits_of([[("i1", 0.9), ("i2", 0.8)], [("i3", 0.1)]]),
         TEXT: hits_of([[("t1", 0.3)], [("t2", 0.4)]]),

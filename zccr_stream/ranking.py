@@ -1,13 +1,14 @@
 """Hits per area -> rankings and one feed. Pure.
 
 Comes in: a profile, its areas, and per modality the nearest others of every area's seed. Goes out: per area
-the top k of each modality, and one feed of what the areas claim most, near-duplicates once.
+the top k of each modality, and one feed in which areas take turns, near-duplicates once.
 Knows nothing of indexes, databases or the stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,9 +45,9 @@ class RankingRule:
     """How many hits are shown, and which.
 
     `k` per area and modality, `feed_size` in the feed; `near_duplicate` is the cosine from which two assets count once
-    there. `diversity`, 0 to 1, is how much being unlike an area's other hits counts there against the score.
-    `calibrated`: scores are no cosines, but comparable across modalities where these are known. `merged`: an area then
-    has one ranking of its hits of all modalities.
+    there. `diversity`, 0 to 1, is how much being unlike what is shown counts there against the score. `calibrated`:
+    scores are no cosines, but comparable across modalities where these are known. `merged`: an area's turn is then its
+    best hit's, of whatever modality.
     """
 
     k: int
@@ -88,11 +89,9 @@ def rank(
 ) -> Recommendations:
     """Rank what was found; `hits[modality]` holds one line per area, in the order of `areas`, heaviest first.
 
-    Nothing of the user's own is in any list and no asset twice. The feed shows first what its areas claim most. An area
-    claims of each modality the best by its weight, the next by a third of it, a fifth, …, so that areas have places in
-    proportion to their weights (Sainte-Laguë's method); what several find has all of their claims, for they may be
-    parts of one. Of equal claims the heaviest area's comes first, and of an area's the crossmodal one. The feed passes
-    over what it already shows: the asset itself, or one of its modality at a cosine of `near_duplicate` or more.
+    Nothing of the user's own is in any list and no asset twice. In the feed areas take turns in proportion to their
+    weights, the heaviest first, each with the next of either modality, the crossmodal one first. It passes over what it
+    already shows: the asset itself, or one of its modality at a cosine of `near_duplicate` or more.
 
     Raises:
         ValueError: hits of a modality do not hold one line per area.
@@ -170,63 +169,78 @@ def _units(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _feed(areas: Sequence[Area], ranked: Mapping[str, _Ranked], rule: RankingRule) -> list[FeedItem]:
-    """What areas claim most, the claims on an asset added up (see `rank`)."""
-    claims: dict[tuple[str, int], float] = {}
-    largest: dict[tuple[str, int], tuple[float, FeedItem]] = {}  # claim, and what stands in the feed by it
-    for area, candidates in _rankings(areas, ranked, rule):
-        for place, (modality, number, item) in enumerate(candidates):
-            asset, claim = (modality, number), area.weight / (2 * place + 1)
-            claims[asset] = claims.get(asset, 0.0) + claim
-            if asset not in largest or claim > largest[asset][0]:
-                shown = FeedItem(item.asset_id, item.user_id, modality, area.area_id, item.score)
-                largest[asset] = claim, shown
-    units = {modality: found.units for modality, found in ranked.items()}
-    likeness = {modality: np.full(len(of_one), -1, np.float32) for modality, of_one in units.items()}
-    feed: dict[str, FeedItem] = {}
-    for modality, number in sorted(claims, key=lambda asset: -claims[asset]):
-        if len(feed) == rule.feed_size:
-            break
-        _, shown = largest[modality, number]
-        if shown.asset_id not in feed and likeness[modality][number] < rule.near_duplicate:
-            feed[shown.asset_id] = shown
-            np.maximum(likeness[modality], units[modality] @ units[modality][number], out=likeness[modality])
-    return list(feed.values())
+    """The areas by turns in proportion to their weights (see `rank`), dealt out by Sainte-Laguë's method."""
+    queues = _queues(areas, ranked, rule)
+    claims = [(-area.weight, number) for number, (area, _) in enumerate(queues)]
+    heapq.heapify(claims)
+    turns = [0] * len(queues)
+    shown = _Shown(ranked)
+    feed: list[FeedItem] = []
+    while claims and len(feed) < rule.feed_size:
+        _, number = heapq.heappop(claims)
+        area, waiting = queues[number]
+        chosen = shown.choose(waiting, rule)
+        if chosen is None:
+            continue
+        shown.add(chosen)
+        item = chosen.item
+        feed.append(FeedItem(item.asset_id, item.user_id, chosen.modality, area.area_id, item.score))
+        turns[number] += 1
+        heapq.heappush(claims, (-area.weight / (2 * turns[number] + 1), number))
+    return feed
 
 
-_Candidate = tuple[str, int, Recommended]
-"""What may be shown: its modality, its number among the candidates of that, and the item."""
-
-
-def _rankings(
+def _queues(
     areas: Sequence[Area], ranked: Mapping[str, _Ranked], rule: RankingRule
-) -> Iterator[tuple[Area, list[_Candidate]]]:
-    """Each area's rankings, best first, those of the other modalities before its own; or one of all modalities."""
+) -> list[tuple[Area, list[_Candidate]]]:
+    """Who takes turns, the heaviest area first, in it the other modalities first; or all modalities together."""
+    queues = []
     for line, area in enumerate(areas):
-        rankings = [
-            [(modality, number, item) for number, item in ranked[modality].lists[line].items()]
+        lists = [
+            [_Candidate(modality, number, item) for number, item in ranked[modality].lists[line].items()]
             for modality in sorted(ranked, key=lambda target: (target == area.modality, target))
         ]
         if rule.merged:
-            rankings = [sorted((one for of_one in rankings for one in of_one), key=lambda one: -one[2].score)]
-        for ranking in rankings:
-            yield area, _diverse(ranking, ranked, rule.diversity)
+            lists = [sorted((waiting for of_one in lists for waiting in of_one), key=lambda one: -one.item.score)]
+        queues += [(area, waiting) for waiting in lists]
+    return queues
 
 
-def _diverse(ranking: list[_Candidate], ranked: Mapping[str, _Ranked], diversity: float) -> list[_Candidate]:
-    """The ranking in the order of maximal marginal relevance (Carbonell, Goldstein 1998).
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What waits for a place: an item, and its number among the candidates of its modality."""
 
-    The next is what gains most: its score, less how like it is to what of its modality came before.
-    """
-    if not diversity or not ranking:
-        return ranking
-    units = np.stack([ranked[modality].units[number] for modality, number, _ in ranking])
-    modalities = np.array([modality for modality, _, _ in ranking])
-    scores = np.array([item.score for _, _, item in ranking])
-    likeness, left, order = np.zeros(len(ranking)), np.ones(len(ranking), np.bool_), []
-    for _ in ranking:
-        gains = np.where(left, (1 - diversity) * scores - diversity * likeness, -np.inf)
-        chosen = int(gains.argmax())
-        order.append(ranking[chosen])
-        left[chosen] = False
-        np.maximum(likeness, units @ units[chosen], out=likeness, where=modalities == modalities[chosen])
-    return order
+    modality: str
+    number: int
+    item: Recommended
+
+
+class _Shown:
+    """What the feed shows, and how like it every candidate is."""
+
+    def __init__(self, ranked: Mapping[str, _Ranked]) -> None:
+        self._units = {modality: found.units for modality, found in ranked.items()}
+        self._likeness = {modality: np.full(len(found.units), -1, np.float32) for modality, found in ranked.items()}
+        self._asset_ids: set[str] = set()
+
+    def choose(self, waiting: list[_Candidate], rule: RankingRule) -> _Candidate | None:
+        """The candidate that gains most (maximal marginal relevance); what is shown already waits no longer."""
+        waiting[:] = [
+            one
+            for one in waiting
+            if one.item.asset_id not in self._asset_ids
+            and self._likeness[one.modality][one.number] < rule.near_duplicate
+        ]
+        if not rule.diversity or not waiting:
+            return waiting[0] if waiting else None
+        return max(waiting, key=lambda one: self._gain(one, rule.diversity))
+
+    def add(self, one: _Candidate) -> None:
+        """Show it."""
+        self._asset_ids.add(one.item.asset_id)
+        units, likeness = self._units[one.modality], self._likeness[one.modality]
+        np.maximum(likeness, units @ units[one.number], out=likeness)
+
+    def _gain(self, one: _Candidate, diversity: float) -> float:
+        likeness = max(float(self._likeness[one.modality][one.number]), 0.0)
+        return (1 - diversity) * one.item.score - diversity * likeness

@@ -1,7 +1,7 @@
 """Cosines of hits -> scores that can be compared across the pairs of modalities, gap or not. Pure.
 
 Comes in: what every modality's index found for all seeds of a batch. Goes out: the same hits with calibrated scores,
-0 for one that is as near as usual. Knows nothing of feeds.
+0 for one that is as near as usual. Knows nothing of areas' turns and of feeds.
 """
 
 from __future__ import annotations
