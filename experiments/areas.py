@@ -62,19 +62,28 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell's means over its users by one way, and half of their 95 % confidence intervals."""
+    """What a cell's users gave by one way: each measure of every draw."""
 
     classes: int
     assets: int
-    means: Values
-    half_widths: Values
+    draws: Mapping[str, Sequence[float]]
+
+    @property
+    def means(self) -> Values:
+        """Over the draws."""
+        return {name: float(np.mean(values)) for name, values in self.draws.items()}
+
+    @property
+    def half_widths(self) -> Values:
+        """Half of the means' 95 % confidence intervals."""
+        return {name: half_width(values) for name, values in self.draws.items()}
 
     def report(self) -> Report:
         """What the JSON file holds of it."""
         return {
             "classes": self.classes,
             "assets_per_class": self.assets,
-            **{name: self.means[name] for name in MEANS},
+            **{name: mean for name, mean in self.means.items() if name in MEANS},
             "half_widths": _finite(self.half_widths),
         }
 
@@ -106,7 +115,8 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
                     values[way].append(measured)
                 progress.advance(simulating)
             for way in WAYS:
-                cells[way].append(_cell(c, m, values[way]))
+                draws = {name: [of_user[name] for of_user in values[way]] for name in values[way][0]}
+                cells[way].append(Cell(c, m, draws))
     report = {way: _over_cells(cells[way]) for way in WAYS}
     names = NAMES if settings.area_cut is None else NAMES | {"rule": f"cut at {settings.area_cut:g}"}
     head = (
@@ -128,19 +138,13 @@ def _with_feed_recall(measured: Mapping[str, Values]) -> dict[str, Values]:
     }
 
 
-def _cell(classes: int, assets: int, draws: Sequence[Values]) -> Cell:
-    columns = {name: [values[name] for values in draws] for name in draws[0]}
-    means = {name: float(np.mean(column)) for name, column in columns.items()}
-    return Cell(classes, assets, means, {name: half_width(column) for name, column in columns.items()})
-
-
 def _over_cells(cells: Sequence[Cell]) -> Report:
     """One way's report: means over the cells, which count alike."""
-    means = {name: float(np.mean([cell.means[name] for cell in cells])) for name in cells[0].means}
-    widths = {name: math.hypot(*(cell.half_widths[name] for cell in cells)) / len(cells) for name in cells[0].means}
+    every = {name: [cell.draws[name] for cell in cells] for name in cells[0].draws}
+    means = {name: float(np.mean(values)) for name, values in every.items()}
     return {
         **{name: means[name] for name in (*MEANS, ABOVE_TRUE)},
-        "half_widths": _finite(widths),
+        "half_widths": _finite({name: half_width(*values) for name, values in every.items()}),
         "feeds": {str(length): {name: means[f"{name}@{length}"] for name in IN_FEED} for length in LENGTHS},
         "cells": [cell.report() for cell in cells],
     }

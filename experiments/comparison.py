@@ -225,7 +225,7 @@ def _over_cells(users: Values) -> Estimate:
     if not all(map(len, columns)):
         return Estimate(math.nan, math.nan)
     mean = float(np.mean([column.mean() for column in columns]))
-    return Estimate(mean, math.hypot(*map(half_width, columns)) / len(columns))
+    return Estimate(mean, half_width(*columns))
 
 
 def _holds(difference: Estimate, equal: bool, near: float) -> str:

@@ -138,12 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folders = dict.fromkeys(folder.resolve() for folder in options.photos)
         pictures = [picture for folder in folders for picture in _captioned(folder)]
-        precomputed.make_folder(options.folder)
+        precomputed.check_new(options.folder)
         labels = WAYS[options.by]([picture.captions for picture in pictures])
         found = zip(pictures, labels, strict=True)
         chosen = [replace(picture, label=kind) for picture, kind in found if kind is not None]
         if not chosen:
             raise DataError(f"none of {len(pictures):,} photos has a kind; expected captions that name what is seen")
+        precomputed.make_folder(options.folder)
         items = datasets.encode(chosen, options.encoder, "auto", datasets.cache_folder())
         precomputed.write(options.folder, items.images, items.captions, items.texts, items.labels or ())
     except DataError as error:

@@ -122,6 +122,11 @@ def test_an_encoder_that_gives_everything_the_same_vector_finds_nothing() -> Non
 
 
 def test_the_interval_of_a_mean_narrows_with_the_draws() -> None:
-    assert half_width([0, 1]) == pytest.approx(1.96 / 2)
+    random = np.random.default_rng(0)
+    means = random.normal(size=(2000, 4))  # with the normal's 1.96 it would be 85 % of them
+    assert np.mean([abs(draws.mean()) <= half_width(draws) for draws in means]) == pytest.approx(0.95, abs=0.02)
+    assert half_width([0, 1]) == pytest.approx(12.706 / 2, rel=1e-4)
+    assert half_width([0, 1], [3, 4]) == pytest.approx(4.3027 / 2 / math.sqrt(2), rel=1e-4)
+    assert half_width([0, 1], [1]) == math.inf
     assert half_width([0, 1] * 50) < half_width([0, 1] * 5)
     assert half_width([1]) == math.inf

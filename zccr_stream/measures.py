@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 NOTHING = -1  # the class of what is of no interest, and of the places behind a feed that is short
 
@@ -125,10 +126,16 @@ def counterpart_recall(
     return {k: float((ahead < k).mean()) for k in lengths}
 
 
-def half_width(values: npt.ArrayLike) -> float:
-    """Half of the 95 % confidence interval of the mean of independent draws, by the normal approximation."""
-    draws = np.asarray(values, np.float64)
-    return 1.96 * float(draws.std(ddof=1)) / math.sqrt(len(draws)) if len(draws) > 1 else math.inf
+def half_width(*groups: npt.ArrayLike) -> float:
+    """Half of the 95 % confidence interval of the mean, or of the mean of several groups' means that count alike.
+
+    By Student's t, with the degrees of freedom of all groups' independent draws; infinite where one has a single draw.
+    """
+    draws = [np.asarray(group, np.float64) for group in groups]
+    if min(map(len, draws)) < 2:
+        return math.inf
+    error = math.hypot(*(float(group.std(ddof=1)) / math.sqrt(len(group)) for group in draws)) / len(draws)
+    return float(stdtrit(sum(len(group) - 1 for group in draws), 0.975)) * error
 
 
 def _found(feeds: Classes, length: int) -> npt.NDArray[np.bool_]:

@@ -98,14 +98,19 @@ def unit_vectors(path: Path) -> Vectors:
     return units
 
 
+def check_new(folder: Path) -> None:
+    """Refuse a folder that holds something already, before the work on what comes there."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(f"{folder} is there already, and no empty folder")
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder for embeddings, before the work on them.
 
     Raises:
         DataError: it holds something already, or cannot be made.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise DataError(f"{folder} is there already, and no empty folder")
+    check_new(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
