@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 import tempfile
@@ -131,34 +132,37 @@ def _check_written(options: argparse.Namespace) -> None:
 
 def _paper(items: Items, options: argparse.Namespace) -> int:
     """Run every experiment by its defaults and keep the report; what the data lack is said there."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    parts = [f"# The paper's experiments on {options.data.name}, encoded by {items.space}"]
-    failed = 0
+    encoded = "" if items.space == datasets.PRECOMPUTED else f", encoded by {items.space}"
+    parts = [f"# The paper's experiments on {options.data.resolve().name}{encoded}"]
+    lacking, failed = 0, 0
     for name, (experiment, title) in EXPERIMENTS.items():
         sys.stderr.write(f"{name}: {title}\n")
         command = f"python -m experiments {name} {_common(options)}"
         defaults = argparse.ArgumentParser()
         experiment.add_options(defaults)
+        (options.out / f"{name}.json").unlink(missing_ok=True)  # of other data, as it may be
         try:
             outcome = experiment.measure(items, defaults.parse_args([], argparse.Namespace(**vars(options))))
         except datasets.DataError as error:
-            failed += 1
-            parts += [f"## {name}: {title}", f"Not measured: {error}"]
-            continue
+            lacking += 1
+            found = [f"Not measured: {error}"]
         except (ValidationError, SettingsError):  # all experiments go by the same settings
             raise
         except (ArithmeticError, LookupError, ValueError) as error:  # a fault in one costs nobody the others
             traceback.print_exc()
             failed += 1
-            parts += [f"## {name}: {title}", f"Failed: {type(error).__name__}: {error}"]
-            continue
-        _write(options.out / f"{name}.json", outcome)
-        figures = [f"![{file.stem}]({file.name})" for file in outcome.save_figures(options.out)]
-        parts += [f"## {name}: {title}", f"`{command}`", outcome.text, *figures]
+            found = [f"Failed: {type(error).__name__}: {error}"]
+        else:
+            _write(options.out / f"{name}.json", outcome)
+            figures = [f"![{file.stem}]({file.name})" for file in outcome.save_figures(options.out)]
+            found = [f"`{command}`", outcome.text, *figures]
+        parts += [f"## {name}: {title}", *found]
         (options.out / REPORT).write_text("\n\n".join(parts) + "\n")  # what is there is kept, whatever comes
-    (options.out / REPORT).write_text("\n\n".join(parts) + "\n")
-    sys.stdout.write(f"{options.out / REPORT}: {len(EXPERIMENTS) - failed} of {len(EXPERIMENTS)} experiments\n")
-    return 0 if failed < len(EXPERIMENTS) else 2
+    measured = len(EXPERIMENTS) - lacking - failed
+    sys.stdout.write(f"{options.out / REPORT}: {measured} of {len(EXPERIMENTS)} experiments")
+    sys.stdout.write(f", {lacking} that the data lack something for" * (lacking > 0))
+    sys.stdout.write(f", {failed} failed by a fault" * (failed > 0) + "\n")
+    return 1 if failed else 0 if measured else 2
 
 
 def _common(options: argparse.Namespace) -> str:
@@ -258,9 +262,12 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 def share(text: str) -> float:
     """Read a share from the command line."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{value}; expected 0 or more and less than 1")
+        raise argparse.ArgumentTypeError(f"{text!r}; expected 0 or more and less than 1")
     return value
 
 

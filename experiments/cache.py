@@ -26,7 +26,10 @@ def cached(folder: Path, name: str, make: Callable[[], Arrays]) -> Arrays:
     kept = folder / f"{name}.npz"
     with contextlib.suppress(OSError, ValueError, EOFError, BadZipFile), kept.open("rb") as file:
         return dict(np.load(file, allow_pickle=False))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder} cannot be made ({error.strerror}): give another folder by --cache") from error
     made = make()
     half_written = kept.with_name(f"{name}.{os.getpid()}.npz")
     np.savez(half_written, allow_pickle=False, **made)

@@ -75,12 +75,12 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     parts: dict[str, Users] = {}
     for part, assets in (("common", options.assets), ("small", SMALL)):
         cells, _ = grid.cells(options.classes, assets, np.bincount(codes))
-        parts[part] = [
+        users = [
             draw(codes, c, m, np.random.default_rng([grid.SEED, c, m, number]), options.outliers)
             for c, m in cells
-            if c * m + options.outliers > 1
             for number in range(options.draws)
         ]
+        parts[part] = [user for user in users if len(user.own) > 1]
         if not parts[part]:
             raise DataError(f"{part} users have one asset each, nothing to cut: ask for more by --classes and --assets")
     aris = {part: _fixed_aris(labelled, users, rules.areas) for part, users in parts.items()}
@@ -159,7 +159,7 @@ def _silhouette(tree: npt.NDArray[np.float64], vectors: Vectors) -> Classes:
 def _spread(vectors: Vectors) -> float:
     """Root mean square distance of random pairs, of vectors of unit length."""
     mean = vectors.mean(axis=0, dtype=np.float64)
-    return float(np.sqrt(2 - 2 * mean @ mean))
+    return float(np.sqrt(max(2 - 2 * mean @ mean, 0)))
 
 
 def _table(report: Mapping[str, Report]) -> str:

@@ -1,6 +1,6 @@
 """How long an encoder takes for one text and one picture (paper, section 5.1, Table 5).
 
-Comes in: a folder of captioned pictures and the encoder's name. Go out: milliseconds an item, alone and in batches.
+Comes in: captioned pictures and the encoder's name. Go out: milliseconds an item, alone and in batches.
 Fetching and decoding come first and are not counted.
 """
 
@@ -10,12 +10,12 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments import datasets
 from experiments.datasets import Items
+from experiments.datasets.encoding import loaded
 from experiments.tables import markdown
 from experiments.timing import milliseconds, spread
 from zccr_stream import assemble
-from zccr_stream.events import IMAGE, TEXT, AssetUploaded
+from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.pipeline import Content
 from zccr_stream.settings import Settings
 
@@ -29,13 +29,10 @@ Report = dict[str, Any]
 
 def measure(items: Items, options: argparse.Namespace, repeats: int) -> Report:
     """Milliseconds an item by modality and batch; nothing for precomputed embeddings."""
-    if (options.data / "images.npy").exists():
+    if items.paths is None:
         return {}
-    folder = options.data.resolve()
-    settings = Settings(encoder=options.encoder, device=options.device, file_root=folder)
-    paths = [picture.path for picture in datasets.captioned(folder)][: max(BATCHES)]
-    uploads = [AssetUploaded(str(path), 0, 0, str(path), "nobody", IMAGE, uri=path.as_uri()) for path in paths]
-    pictures = [content for content in assemble.contents(settings).load(uploads) if not isinstance(content, Exception)]
+    settings = Settings(encoder=options.encoder, device=options.device)
+    pictures = [picture for batch in loaded(items.paths[: max(BATCHES)], settings, "decoding") for picture in batch]
     encoder = assemble.encoder(settings)
     report: Report = {}
     for modality, contents in ((TEXT, list(items.texts[: max(BATCHES)])), (IMAGE, pictures)):

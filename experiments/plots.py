@@ -23,6 +23,7 @@ DASHED: Style = "--"
 
 _PANEL_INCHES = (2.3, 1.9)
 _LEGEND_INCHES = 1.3
+_LINE, _RIM = 1.2, 0.7  # points: the last line's width, and how much wider each one below it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,18 @@ def small_multiples(
 
 def _draw(panel: Axes, lines: Sequence[tuple[Line, Points]]) -> None:
     panel.set_autoscale_on(False)  # the limits are set, and to find them for every line takes most of the time
-    for line, points in lines:
+    for above, (line, points) in zip(range(len(lines) - 1, -1, -1), lines, strict=True):
         means, widths = np.asarray(points.means), np.asarray(points.half_widths)
-        panel.plot(points.xs, means, color=line.colour, linestyle=line.style, marker="o", markersize=3, label=line.name)
+        panel.plot(
+            points.xs,
+            means,
+            color=line.colour,
+            linestyle=line.style,
+            linewidth=_LINE + _RIM * above,  # where lines coincide, each shows below the next
+            marker="o",
+            markersize=3,
+            label=line.name,
+        )
         low, high = np.clip(means - widths, 0, 1), np.clip(means + widths, 0, 1)
         panel.fill_between(points.xs, low, high, where=np.isfinite(widths), color=line.colour, alpha=0.12, linewidth=0)
     panel.grid(alpha=0.3)

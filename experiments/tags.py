@@ -136,7 +136,10 @@ def embed_tags(tags: Tags, cache: Path, model: str = MINI, device: str = "auto")
     """
     vocabulary = sorted(frozenset().union(*tags))
     if not vocabulary:
-        raise DataError("there are no tags at all; expected some for most of the items")
+        raise DataError(
+            "no item has a tag, of its picture or of its caption: expected captions that name what is seen, or tags in "
+            "tags.jsonl (--help says how)"
+        )
     name = fingerprint_of_texts(vocabulary, "tags", model)
     vectors = cached(cache, name, lambda: {"tags": _sentences(vocabulary, model, device)})["tags"]
     place = {tag: row for row, tag in enumerate(vocabulary)}

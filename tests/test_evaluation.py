@@ -591,8 +591,11 @@ def test_metrics_that_go_nowhere_are_an_error(settings: Settings, tmp_path: Path
     # Before anything is measured: there is nothing to measure yet.
     assert ".prom" in failure("--textfile", str(tmp_path / "zccr.txt"))
     assert "no folder" in failure("--textfile", str(tmp_path / "none" / "zccr.prom"))
+    for wrong in ("gopher://127.0.0.1", "http://", "http://a:b"):
+        assert f"{wrong} is no address of a pushgateway" in failure("--pushgateway", wrong)
     store(settings, world(3, d=384))
     with gateway(500) as (url, _):
         assert "500" in failure("--pushgateway", url)
     assert url in failure("--pushgateway", url)
-    assert "gopher" in failure("--pushgateway", "gopher://127.0.0.1")
+    refused = CliRunner().invoke(app, ["evaluate", "--pushgateway", url])
+    assert "3 users measured" in refused.output  # the work is not lost

@@ -2,8 +2,9 @@
 
 import json
 import math
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from sklearn.preprocessing import normalize
 
 from experiments import areas, constants, mixtures
 from experiments.__main__ import EXPERIMENTS, main
+from experiments.datasets import Items
 from experiments.datasets.precomputed import pairs
 from experiments.fixed import Distance, groupings
+from experiments.outcome import Outcome
 from experiments.simulation import WAYS, draw, uploaded
 from zccr_stream.catalogue import Catalogue
 from zccr_stream.events import IMAGE
@@ -89,15 +92,43 @@ def test_paper_runs_everything_and_says_what_the_data_lack(
     monkeypatch.setattr("experiments.__main__.EXPERIMENTS", chosen)
     (folder / "items.jsonl").write_text("\n".join([json.dumps({"text": "x"})] * (CLASSES * ITEMS)))  # no labels
     out = tmp_path / "out"
+    out.mkdir()
+    (out / "areas.json").write_text("of other data")
 
     assert main(["paper", "--data", str(folder), "--limit", "40", "--out", str(out)]) == 0
 
     report = (out / "report.md").read_text()
+    assert report.startswith("# The paper's experiments on data\n")
     assert "Not measured: these items have no labels" in report
     assert f"`python -m experiments retrieval --data {folder} --limit 40`" in report
     assert "unimodal" in report
     assert set(json.loads((out / "retrieval.json").read_text())) == {"unimodal", "multimodal", "closed"}
     assert not (out / "areas.json").exists()
+
+
+def test_a_fault_in_one_experiment_costs_nobody_the_others_and_is_told_by_the_exit_code(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_items: Items, _options: Namespace) -> Outcome:
+        raise ZeroDivisionError("by a fault")
+
+    faulty = ModuleType("faulty")
+    faulty.__dict__.update(add_options=areas.add_options, measure=fail)
+    chosen: dict[str, Any] = {"areas": (faulty, "fails"), "retrieval": EXPERIMENTS["retrieval"]}
+    monkeypatch.setattr("experiments.__main__.EXPERIMENTS", chosen)
+
+    assert main(["paper", "--data", str(folder), "--out", str(tmp_path / "out")]) == 1
+
+    assert "Failed: ZeroDivisionError: by a fault" in (tmp_path / "out/report.md").read_text()
+    assert (tmp_path / "out/retrieval.json").exists()
+    assert "1 of 2 experiments, 1 failed by a fault" in capsys.readouterr().out
+
+
+def test_rules_for_the_cut_take_captions_that_are_all_the_same_and_one_kind_alone(folder: Path) -> None:
+    np.save(folder / "captions.npy", np.tile(np.load(folder / "captions.npy")[:1], (CLASSES * ITEMS, 1)))
+    assert run("cuts", folder, "--classes", "2", "--assets", "4", "--draws", "1")["scaled"]
+    (folder / "items.jsonl").write_text("\n".join([json.dumps({"text": "x", "label": "x"})] * (CLASSES * ITEMS)))
+    assert run("cuts", folder, "--outliers", "1", "--classes", "1", "--assets", "4", "--draws", "1")["scaled"]
 
 
 def test_rules_for_the_cut_are_compared_on_the_same_users(folder: Path) -> None:

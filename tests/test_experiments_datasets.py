@@ -1,6 +1,7 @@
 """Any of the layouts becomes pairs of unit vectors, or the error says what is expected."""
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from experiments import encoding
 from experiments.__main__ import main
 from experiments.datasets import DataError, Items, Picture, Selection, captioned, load
 from experiments.datasets.precomputed import pairs
@@ -157,7 +159,7 @@ def test_pictures_are_found_by_listing_and_by_the_name_of_their_text(tmp_path: P
     (beside / "animals/birds/drawn").mkdir(parents=True)
     for name in ("b.png", "animals/birds/drawn/c.JPG", "silent.png", "empty.png"):
         (beside / name).touch()
-    (beside / "b.txt").write_text("A cat.\nsecond line\n")
+    (beside / "b.txt").write_text("\ufeffA cat.\nsecond line\n")
     (beside / "animals/birds/drawn/c.txt").write_text("A bird.\n")
     (beside / "empty.txt").write_text("\n")
 
@@ -171,11 +173,36 @@ def test_pictures_are_found_by_listing_and_by_the_name_of_their_text(tmp_path: P
     ]
 
 
-def test_a_listing_without_captions_is_refused_with_the_line(tmp_path: Path) -> None:
-    (tmp_path / "captions.jsonl").write_text('{"image": "a.jpg", "captions": []}\n')
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('{"image": "a.jpg", "captions": []}', r"captions\.jsonl, line 1: no captions; expected a list"),
+        ('{"image": "a.jpg", "captions": "A."}', "line 1: captions are 'A.'; expected a list of sentences"),
+        (
+            '{"image": "a", "captions": ["A."], "label": "b"}\n{"image": "a", "captions": ["A."], "label": "c"}',
+            "line 2: 'a' is 'c', and on a line before 'b'; expected one label",
+        ),
+    ],
+)
+def test_a_listing_that_is_broken_is_refused_with_the_line(tmp_path: Path, lines: str, said: str) -> None:
+    (tmp_path / "captions.jsonl").write_text(lines)
 
-    with pytest.raises(DataError, match=r"captions\.jsonl, line 1: no captions; expected a list"):
+    with pytest.raises(DataError, match=said):
         load(tmp_path, "mini", "cpu", tmp_path)
+
+
+def test_a_picture_may_be_listed_with_a_caption_a_line_and_lie_beside_the_listing(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "captions.jsonl").write_text(
+        '{"image": "a.jpg", "captions": ["A dog."]}\n{"image": "b.jpg", "captions": ["B."]}\n'
+        '{"image": "a.jpg", "captions": ["A puppy."], "label": "dog"}\n'
+    )
+
+    assert captioned(tmp_path) == [
+        Picture(tmp_path / "a.jpg", "a.jpg", ("A dog.", "A puppy."), "dog"),
+        Picture(tmp_path / "images/b.jpg", "b.jpg", ("B.",)),
+    ]
 
 
 def test_pictures_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +243,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.
     (tmp_path / "a.txt").write_text("a dog")
 
     assert main(["retrieval", "--data", str(tmp_path), "--cache", str(tmp_path / "a.txt")]) == 2
-    assert "a.txt" in capsys.readouterr().err
+    assert "a.txt cannot be made (File exists): give another folder by --cache" in capsys.readouterr().err
 
 
 def test_a_picture_or_an_encoder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -413,7 +440,12 @@ def test_pictures_may_be_links_to_elsewhere(tmp_path: Path, encoder: Counting) -
         paint(tmp_path / f"elsewhere/{number}.png", number)
     (data / "val2014").symlink_to(tmp_path / "elsewhere")
 
-    assert numbers(loaded(data)) == [(2, 20), (4, 40), (6, 60)]
+    items = loaded(data)
+    assert numbers(items) == [(2, 20), (4, 40), (6, 60)]
+
+    report = encoding.measure(items, Namespace(encoder="mini", device="cpu"), repeats=2)  # all that are asked for
+    assert {batch for of_modality in report.values() for batch in of_modality} == {"1", "64"}
+    assert encoder.encoded.count(IMAGE) == 3 + 3 * (1 + 3)
 
 
 def listing(folder: Path, pictures: int, captions: int) -> None:
@@ -523,6 +555,7 @@ def test_embeddings_may_have_several_captions_a_picture(tmp_path: Path) -> None:
         ({"images": np.eye(3, 8)}, r"images.npy is \(3, 8\) with 2 ids"),
         ({"images": np.eye(2, 7)}, "expected rows of the same length"),
         ({"ids": '{"image_ids": [1, 2]}'}, "expected a list of strings"),
+        ({"ids": '{"image_ids": ["a", "a"]}'}, "image_ids: 'a' is there twice"),
     ],
 )
 def test_several_captions_that_do_not_fit_are_named(tmp_path: Path, changed: dict[str, Any], said: str) -> None:

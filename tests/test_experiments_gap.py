@@ -98,6 +98,15 @@ def test_shares_are_those_of_production() -> None:
     assert found.unimodal["t2i"] == {str(k): share for k, share in alone.items()}
 
 
+@pytest.mark.parametrize("name", ["as it is", "z-score of query", "dual softmax", "calibrated"])
+def test_queries_are_tried_in_blocks_as_all_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = items()
+    samples = made.images[:30], made.captions[:20]
+    whole = try_way(WAYS[name], samples, made.images[30:], made.captions[30:])
+    monkeypatch.setattr("experiments.closing._ROWS", 7)
+    assert try_way(WAYS[name], samples, made.images[30:], made.captions[30:]) == whole
+
+
 def test_calibrated_scores_use_no_more_neighbours_than_there_are() -> None:
     made = items()
     few = made.captions[:2], made.images[:2]

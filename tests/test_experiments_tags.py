@@ -122,7 +122,7 @@ def test_a_row_is_the_mean_of_its_tags_and_each_tag_is_embedded_once(
     assert (embedded[2] > 0).all()
     assert np.array_equal(embed_tags(rows, tmp_path), embedded)
     assert len(asked) == 1
-    with pytest.raises(DataError, match="no tags at all"):
+    with pytest.raises(DataError, match="no item has a tag"):
         embed_tags([frozenset()], tmp_path)
 
 

@@ -24,6 +24,7 @@ from zccr_stream.settings import Settings
 __all__ = [
     "CAPTION_CHOICES",
     "LAYOUTS",
+    "PRECOMPUTED",
     "SPLITS",
     "Captions",
     "DataError",
@@ -38,14 +39,17 @@ __all__ = [
     "load",
 ]
 
+PRECOMPUTED = precomputed.SPACE
+"""The space of embeddings that nothing here encoded."""
+
 LAYOUTS = """\
 A folder of data is one of
   embeddings   images.npy and captions.npy, (n, d) floating point, and items.jsonl with n lines
                {"text": CAPTION, "label": KIND}; row i of all three belongs together, labels may be missing.
                With several captions a picture: captions.npy (m, d) with captions.jsonl, m lines
                {"image": NAME, "caption": CAPTION}, and image_ids.json, {"image_ids": [NAME, ...]} for images.npy
-  a listing    captions.jsonl with a line {"image": NAME, "captions": [CAPTION, ...], "label": KIND} a picture;
-               pictures lie in the folder or in its images/, labels may be missing
+  a listing    captions.jsonl with a line {"image": NAME, "captions": [CAPTION, ...], "label": KIND} a picture, or
+               several; pictures lie in the folder or in its images/, labels may be missing
   MSCOCO       dataset_coco.json (Karpathy's splits) or annotations/captions_{val,train}{2014,2017}.json; pictures
                lie in val2014/, train2014/, ... of the folder or of its images/
   Flickr30k    dataset_flickr30k.json (Karpathy's splits), results_20130124.token or results.csv; pictures lie in
@@ -160,7 +164,7 @@ def _of_split(pictures: list[Picture], folder: Path, split: str | None) -> list[
     splits = sorted({picture.split for picture in pictures if picture.split is not None})
     if not splits:
         if split not in (None, "all"):
-            raise DataError(f"{folder} has no splits: leave --split out, or give it in one of these.\n{LAYOUTS}")
+            raise DataError(f"{folder} has no splits: leave --split out (--help lists the layouts that have some)")
         return pictures
     if split == "all":
         return pictures
@@ -175,7 +179,7 @@ def _check_there(pictures: Sequence[Picture]) -> None:
     if missing:
         raise DataError(
             f"{len(missing):,} of {len(pictures):,} pictures are missing, the first is {missing[0]}: expected them "
-            f"where the layout has them.\n{LAYOUTS}"
+            "where the layout has them (--help lists the layouts)"
         )
 
 

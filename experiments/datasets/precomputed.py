@@ -53,6 +53,9 @@ def several(folder: Path, choose: Callable[[str, int], int]) -> Items:
             f"{len(lines)} lines in {SEVERAL}; expected rows of the same length, one per id and one per line"
         )
     rows = {name: row for row, name in enumerate(ids)}
+    if len(rows) < len(ids):
+        twice = next(name for row, name in enumerate(ids) if rows[name] != row)
+        raise DataError(f"{folder / IMAGE_IDS}, image_ids: {twice!r} is there twice; expected each image once")
     owner, texts = np.empty(len(lines), np.intp), []
     for place, (number, line) in enumerate(lines):
         where = f"{folder / SEVERAL}, line {number}"

@@ -95,7 +95,8 @@ def captions(value: Any, where: str) -> tuple[str, ...]:
     """Take a value for a picture's captions, the blank ones left out."""
     said = tuple(text.strip() for text in value if isinstance(text, str)) if isinstance(value, list) else ()
     if not any(said):
-        raise DataError(f"{where}: no captions; expected a list of sentences")
+        found = f"captions are {_found(value)}" if value is not None and not isinstance(value, list) else "no captions"
+        raise DataError(f"{where}: {found}; expected a list of sentences")
     for text in said:
         _check_encodable(text, where)
     return tuple(filter(None, said))

@@ -77,16 +77,14 @@ def evaluate(
         raise typer.BadParameter("a share above 0 and below 1 is expected", param_hint="--held-out")
     if textfile:
         metrics.check_textfile(textfile)
+    if pushgateway:
+        metrics.check_pushgateway(pushgateway)
     assemble.warn_of_unknown_settings()  # a misspelt one would be compared with itself
     settings = Settings()
     rule = EvaluationRule(users, assets_min, held_out, newest, seed)
     with _bar() as report:
         evaluation = oversight.evaluate(settings, rule, report)
     oversight.measured(evaluation, settings)
-    if textfile:
-        metrics.write_evaluation(textfile)
-    if pushgateway:
-        metrics.push_evaluation(pushgateway)
     console = Console()
     if json:
         made_of = {"model": assemble.model(settings), "settings": oversight.of_areas_and_feeds(settings)}
@@ -95,6 +93,10 @@ def evaluate(
         console.print(_who(evaluation, rule), highlight=False)
         console.print(_table(evaluation))
         console.print(_verdict(evaluation), highlight=False)
+    if textfile:
+        metrics.write_evaluation(textfile)
+    if pushgateway:
+        metrics.push_evaluation(pushgateway)
 
 
 @contextmanager

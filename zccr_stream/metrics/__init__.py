@@ -14,6 +14,7 @@ process is one consumer: no multi-process mode.
 from zccr_stream.metrics.evaluation import (
     EVALUATION,
     ExportError,
+    check_pushgateway,
     check_textfile,
     push_evaluation,
     set_distinct,
@@ -62,6 +63,7 @@ __all__ = [
     "Health",
     "ServeError",
     "Server",
+    "check_pushgateway",
     "check_textfile",
     "clear_lag",
     "consumed",

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Gauge, Info, push_to_gateway, write_to_textfile
 
@@ -104,6 +105,21 @@ def write_evaluation(path: Path) -> None:
         write_to_textfile(str(path), EVALUATION)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_pushgateway(url: str) -> None:
+    """Refuse what is no address of a pushgateway: `http://host:port`, or without the scheme.
+
+    Raises:
+        ExportError: before the work is done and not after it.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ExportError(f"{url} is no address of a pushgateway; expected one as http://pushgateway:9091")
 
 
 def push_evaluation(url: str) -> None:
