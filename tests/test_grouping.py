@@ -19,8 +19,9 @@ from zccr_stream import grouping
 from zccr_stream.catalogue import Catalogue
 from zccr_stream.events import IMAGE, TEXT
 from zccr_stream.events.identifiers import lot
-from zccr_stream.grouping import Limits
+from zccr_stream.grouping import CUT, Limits
 from zccr_stream.interests import find_areas
+from zccr_stream.settings import Settings
 
 LIMITS = Limits(rise=1.5, nearest=0.4, doubt_max=3.0, sure=10.5, alike=0.3, clear=0.5, loose=1.0)  # whatever is better
 TOGETHER = replace(LIMITS, loose=-np.inf)  # nothing that is left over is parted
@@ -470,3 +471,9 @@ def test_one_upload_more_hardly_moves_the_areas_of_a_large_profile() -> None:
 
     assert adjusted_rand_score(labels_of(before, 2000), labels_of(after, 2001)[:2000]) > 0.95
     assert len({area.area_id for area in before} & {area.area_id for area in after}) >= len(before) - 1
+
+
+def test_the_constants_are_those_that_were_measured() -> None:
+    """Whoever changes one prints the tables of docs/results.md anew: `experiments.constants`, `cuts`, `areas`."""
+    assert Limits() == Limits(rise=1.8, nearest=0.6, doubt_max=3.0, sure=12.0, alike=0.3, clear=0.5, loose=1.0)
+    assert (CUT, Settings().area_growth) == (1.1, 0.2)
