@@ -135,12 +135,13 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
     encoded = "" if items.space == datasets.PRECOMPUTED else f", encoded by {items.space}"
     parts = [f"# The paper's experiments on {options.data.resolve().name}{encoded}"]
     lacking, failed = 0, 0
+    for stale in (REPORT, *(f"{name}.json" for name in EXPERIMENTS)):  # of other data, as it may be
+        (options.out / stale).unlink(missing_ok=True)
     for name, (experiment, title) in EXPERIMENTS.items():
         sys.stderr.write(f"{name}: {title}\n")
         command = f"python -m experiments {name} {_common(options)}"
         defaults = argparse.ArgumentParser()
         experiment.add_options(defaults)
-        (options.out / f"{name}.json").unlink(missing_ok=True)  # of other data, as it may be
         try:
             outcome = experiment.measure(items, defaults.parse_args([], argparse.Namespace(**vars(options))))
         except datasets.DataError as error:

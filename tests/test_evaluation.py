@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -591,11 +592,16 @@ def test_metrics_that_go_nowhere_are_an_error(settings: Settings, tmp_path: Path
     # Before anything is measured: there is nothing to measure yet.
     assert ".prom" in failure("--textfile", str(tmp_path / "zccr.txt"))
     assert "no folder" in failure("--textfile", str(tmp_path / "none" / "zccr.prom"))
-    for wrong in ("gopher://127.0.0.1", "http://", "http://a:b"):
-        assert f"{wrong} is no address of a pushgateway" in failure("--pushgateway", wrong)
+    for wrong in ("gopher://127.0.0.1", "http://", "http://a:b", "http://a b:9091", ""):
+        assert f"{wrong!r} is no address of a pushgateway" in failure("--pushgateway", wrong)
     store(settings, world(3, d=384))
     with gateway(500) as (url, _):
         assert "500" in failure("--pushgateway", url)
     assert url in failure("--pushgateway", url)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        said = threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0-OpenSSH_9.2\r\n"))
+        said.start()
+        assert "did not take the metrics" in failure("--pushgateway", f"127.0.0.1:{server.getsockname()[1]}")
+        said.join()
     refused = CliRunner().invoke(app, ["evaluate", "--pushgateway", url])
     assert "3 users measured" in refused.output  # the work is not lost

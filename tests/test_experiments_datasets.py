@@ -176,8 +176,14 @@ def test_pictures_are_found_by_listing_and_by_the_name_of_their_text(tmp_path: P
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ('{"image": "a.jpg", "captions": []}', r"captions\.jsonl, line 1: no captions; expected a list"),
-        ('{"image": "a.jpg", "captions": "A."}', "line 1: captions are 'A.'; expected a list of sentences"),
+        (
+            '{"image": "a.jpg", "captions": []}',
+            r"""captions\.jsonl, line 1, "captions": no captions; expected a list""",
+        ),
+        (
+            '{"image": "a.jpg", "captions": "A."}',
+            """line 1, "captions": captions are 'A.'; expected a list of sentences""",
+        ),
         (
             '{"image": "a", "captions": ["A."], "label": "b"}\n{"image": "a", "captions": ["A."], "label": "c"}',
             "line 2: 'a' is 'c', and on a line before 'b'; expected one label",

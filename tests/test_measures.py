@@ -128,5 +128,7 @@ def test_the_interval_of_a_mean_narrows_with_the_draws() -> None:
     assert half_width([0, 1]) == pytest.approx(12.706 / 2, rel=1e-4)
     assert half_width([0, 1], [3, 4]) == pytest.approx(4.3027 / 2 / math.sqrt(2), rel=1e-4)
     assert half_width([0, 1], [1]) == math.inf
+    assert half_width([0, 1], [3, 3]) == pytest.approx(12.706 / 4, rel=1e-4)  # the second says nothing of the first
+    assert half_width([1, 1], [3, 3]) == 0
     assert half_width([0, 1] * 50) < half_width([0, 1] * 5)
     assert half_width([1]) == math.inf

@@ -378,7 +378,7 @@ def test_a_batch_that_does_not_end_in_time_stays_uncommitted(kafka: Kafka) -> No
 
 
 def test_a_stop_while_the_broker_is_gone_ends_in_time_whatever_the_client_waits_for(topic_prefix: str) -> None:
-    """The client waits for ever, in the commit of what was in hand and in closing."""
+    """The client waits for ever to answer the commit of what was in hand, and closes no sooner."""
     entered, leave = threading.Event(), threading.Event()
 
     def answer(_value: str, _attempt: int) -> Outcome:
@@ -398,7 +398,55 @@ def test_a_stop_while_the_broker_is_gone_ends_in_time_whatever_the_client_waits_
         consumer.join()
 
     assert consumer.failure is None
-    assert time.monotonic() - before_s < LIMITS.stop_timeout_s + 5  # what the contract leaves beside the work in hand
+    assert time.monotonic() - before_s < LIMITS.stop_timeout_s + 2
+
+
+@pytest.mark.parametrize("group_protocol", ["classic", "consumer"])
+def test_with_the_broker_there_nobody_waits_for_a_time_out(kafka: Kafka, group_protocol: str) -> None:
+    """A member that has committed gives up what another gets, and stops, without waiting until time has run out."""
+    kafka.produce([f"v{n}" for n in range(20)])
+    handled = Handled()
+    first = Running(kafka, handled, group_protocol=group_protocol, stop_timeout_s=50)
+    wait_until(lambda: len(handled.seen) == 20, DEADLINE_S, "all are handled")
+    with running(kafka, handled, group_protocol=group_protocol, stop_timeout_s=50) as second:
+        wait_until(lambda: bool(second.consumer._partitions), 40, "the second got its share")
+        kafka.produce([f"w{n}" for n in range(20)])
+        wait_until(lambda: len(handled.seen) == 40, DEADLINE_S, "all are handled")
+    before_s = time.monotonic()
+    first.end()
+
+    assert time.monotonic() - before_s < 20  # a commit or a goodbye that runs out of time takes 25
+    assert kafka.uncommitted() == 0
+
+
+def test_a_stop_while_a_partition_is_given_up_ends_in_time(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, leave, giving_up = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(_value: str, _attempt: int) -> Outcome:
+        entered.set()
+        leave.wait(DEADLINE_S)
+        return None
+
+    kafka.produce([f"v{n}" for n in range(6)])
+    first = Running(kafka, Handled(answer), batch_max=100, batch_wait_s=0.3, stop_timeout_s=12)
+    assert entered.wait(DEADLINE_S)
+    drain = first.consumer._drain
+
+    def noted(waiting: Callable[[], bool], deadline_s: float) -> None:
+        giving_up.set()
+        drain(waiting, deadline_s)
+
+    monkeypatch.setattr(first.consumer, "_drain", noted)
+    with running(kafka, Handled()):
+        assert giving_up.wait(DEADLINE_S)
+        first.stop.set()
+        before_s = time.monotonic()
+        first.join()
+        took_s = time.monotonic() - before_s
+        leave.set()
+
+    assert first.failure is None
+    assert took_s < 12 + 2
 
 
 def test_slow_work_bounds_what_is_read_ahead_and_never_stops_the_heartbeat(kafka: Kafka) -> None:

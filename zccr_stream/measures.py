@@ -127,15 +127,17 @@ def counterpart_recall(
 
 
 def half_width(*groups: npt.ArrayLike) -> float:
-    """Half of the 95 % confidence interval of the mean, or of the mean of several groups' means that count alike.
+    """Half of the 95 % confidence interval of the mean of a group, or of the mean of several groups' means.
 
-    By Student's t, with the degrees of freedom of all groups' independent draws; infinite where one has a single draw.
+    By Student's t; of several groups, which count alike, with the degrees of freedom of Welch and Satterthwaite, for
+    their draws may vary by different amounts. Infinite where one has a single draw.
     """
     draws = [np.asarray(group, np.float64) for group in groups]
     if min(map(len, draws)) < 2:
         return math.inf
-    error = math.hypot(*(float(group.std(ddof=1)) / math.sqrt(len(group)) for group in draws)) / len(draws)
-    return float(stdtrit(sum(len(group) - 1 for group in draws), 0.975)) * error
+    errors = np.array([group.var(ddof=1) / len(group) for group in draws])  # of the groups' means, squared
+    freedom = errors.sum() ** 2 / max((errors**2 / [len(group) - 1 for group in draws]).sum(), np.finfo(float).tiny)
+    return float(stdtrit(max(freedom, 1), 0.975) * math.sqrt(errors.sum())) / len(draws)
 
 
 def _found(feeds: Classes, length: int) -> npt.NDArray[np.bool_]:

@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     stop_timeout_s: float = Field(
         20,
         gt=0,
-        le=22,
+        le=20,
         description="how long a stop may take: four fifths for the batches in hand, the rest for the broker's answers; "
         "the contract gives 25 s to the whole process",
     )

@@ -19,7 +19,7 @@ def listed(folder: Path) -> Iterator[Picture]:
     for number, line in reading.json_lines(folder / LISTING):
         where = f"{folder / LISTING}, line {number}"
         name = reading.string(line, "image", where)
-        said, label = reading.captions(line.get("captions"), where), reading.label(line, where)
+        said, label = reading.captions(line.get("captions"), f'{where}, "captions"'), reading.label(line, where)
         known = pictures.get(name)
         if known is None:
             pictures[name] = Picture(_place(folder, name), name, said, label)

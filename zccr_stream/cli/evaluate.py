@@ -77,7 +77,7 @@ def evaluate(
         raise typer.BadParameter("a share above 0 and below 1 is expected", param_hint="--held-out")
     if textfile:
         metrics.check_textfile(textfile)
-    if pushgateway:
+    if pushgateway is not None:
         metrics.check_pushgateway(pushgateway)
     assemble.warn_of_unknown_settings()  # a misspelt one would be compared with itself
     settings = Settings()
@@ -95,7 +95,7 @@ def evaluate(
         console.print(_verdict(evaluation), highlight=False)
     if textfile:
         metrics.write_evaluation(textfile)
-    if pushgateway:
+    if pushgateway is not None:
         metrics.push_evaluation(pushgateway)
 
 

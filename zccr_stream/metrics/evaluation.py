@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -118,8 +119,9 @@ def check_pushgateway(url: str) -> None:
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
+    usable = usable and url.isprintable() and " " not in url
     if not usable:
-        raise ExportError(f"{url} is no address of a pushgateway; expected one as http://pushgateway:9091")
+        raise ExportError(f"{url!r} is no address of a pushgateway; expected one as http://pushgateway:9091")
 
 
 def push_evaluation(url: str) -> None:
@@ -130,7 +132,7 @@ def push_evaluation(url: str) -> None:
     """
     try:
         push_to_gateway(url, JOB, EVALUATION, grouping_key={"instance": _INSTANCE}, timeout=_PUSH_TIMEOUT_S)
-    except (OSError, ValueError) as error:  # OSError: HTTP's and the network's failures as well
+    except (OSError, ValueError, HTTPException) as error:  # OSError: most of HTTP's and the network's failures as well
         if isinstance(error, HTTPError):
             error.close()  # it holds the connection
         raise ExportError(f"the pushgateway {url} did not take the metrics: {error}") from error

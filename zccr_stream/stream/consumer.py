@@ -88,7 +88,8 @@ class BatchConsumer:
         self._stuck = False
         self._commit_after_s = 0.0
         self._stopping = threading.Event()
-        self._stop_by_s = math.inf
+        self._stop = threading.Event()
+        self._stop_by_s = self._work_by_s = math.inf
         self._workers = Workers(handler, publisher, topic_prefix, retries, health, self._stopping)
 
     def run(self, stop: threading.Event, check: Callable[[], None]) -> None:
@@ -97,6 +98,7 @@ class BatchConsumer:
         `check` is called once a round and raises where something beside this loop failed. Whatever raises leaves the
         unfinished records uncommitted.
         """
+        self._stop = stop
         self._workers.start(self._limits.batches_in_flight)
         self._consumer.subscribe(
             list(self._topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
@@ -114,7 +116,7 @@ class BatchConsumer:
         finally:
             self._begin_stop()
             try:
-                _within(self._left_s(), self._consumer.close)
+                _within(max(0.0, self._stop_by_s - time.monotonic()), self._consumer.close)
             except TimeoutError as error:
                 logger.warning("left the group without a goodbye, it waits until the session times out: %s", error)
 
@@ -195,25 +197,22 @@ class BatchConsumer:
                 entry.partition.retrying += 1
                 self._retries.add(entry)
 
-    def _commit(self, partitions: Iterable[Partition], wait_s: float | None = None) -> None:
-        """Commit what moved, and where `wait_s` says so wait so long for the answer.
+    def _commit(self, partitions: Iterable[Partition], again: bool = False) -> None:
+        """Commit what moved; `again` repeats the commits before, whose fate is not known yet.
 
-        Who waits repeats the commits before, whose fate is not known yet.
+        Nobody waits for the answer: the client gives up partitions and leaves the group once its commits are answered.
         """
         moved = [
             (partition, offset)
             for partition in partitions
-            if (offset := partition.committable()) is not None and (wait_s is not None or offset != partition.committed)
+            if (offset := partition.committable()) is not None and (again or offset != partition.committed)
         ]
         if not moved:
             return
         offsets = [TopicPartition(partition.topic, partition.number, offset) for partition, offset in moved]
         try:
-            if wait_s is None:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-            else:
-                _within(wait_s, lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
-        except (KafkaException, TimeoutError) as error:  # repeated work converges, so this costs time and nothing else
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:  # repeated work converges, so a commit that fails costs time and nothing else
             logger.warning("commit failed: %s", error)
             return
         for partition, offset in moved:
@@ -261,20 +260,25 @@ class BatchConsumer:
     def _begin_stop(self) -> None:
         """From now on time runs out."""
         if not self._stopping.is_set():
-            self._stop_by_s = time.monotonic() + self._limits.stop_timeout_s
+            now_s = time.monotonic()
+            self._stop_by_s = now_s + self._limits.stop_timeout_s
+            self._work_by_s = now_s + self._limits.stop_timeout_s * _WORK_SHARE
             self._stopping.set()
-
-    def _left_s(self) -> float:
-        return max(0.0, self._stop_by_s - time.monotonic())
 
     def _finish_in_hand(self) -> None:
         """Wait for the batches in flight; what does not end in time stays uncommitted and is repeated."""
         self._begin_stop()
-        self._drain(lambda: bool(self._in_flight), time.monotonic() + _WORK_SHARE * self._left_s())
-        self._commit(self._partitions.values(), self._left_s() / 2)
+        self._drain(lambda: bool(self._in_flight), math.inf)
+        self._commit(self._partitions.values(), again=True)
 
     def _drain(self, waiting: Callable[[], bool], deadline_s: float) -> None:
-        while waiting() and (left_s := deadline_s - time.monotonic()) > 0:
+        """Collect until nothing is waited for, or until the deadline or that of a stop, which may begin meanwhile."""
+        while waiting():
+            if self._stop.is_set():
+                self._begin_stop()
+            left_s = min(deadline_s, self._work_by_s) - time.monotonic()
+            if left_s <= 0:
+                return
             self._health.beat()
             self._collect(timeout_s=min(left_s, 0.1))
 
@@ -291,12 +295,10 @@ class BatchConsumer:
         """Finish what is in flight of these partitions and commit it, before another process gets them."""
         leaving = self._held(revoked)
         self._queue.forget(leaving)
-        if self._stopping.is_set():
-            self._commit(leaving, self._left_s() / 2)
-        else:
-            deadline_s = time.monotonic() + self._limits.stop_timeout_s
+        deadline_s = time.monotonic() + self._limits.stop_timeout_s
+        if not self._stopping.is_set():
             self._drain(lambda: any(batch.touches(leaving) for batch in self._in_flight), deadline_s)
-            self._commit(leaving, self._limits.stop_timeout_s)
+        self._commit(leaving, again=True)
         self._drop(leaving)
         metrics.rebalanced("revoked")
         logger.info("gave up %d partitions, %d left", len(leaving), len(self._partitions))
@@ -332,7 +334,7 @@ class BatchConsumer:
 
 
 def _within(wait_s: float, call: Callable[[], object]) -> None:
-    """Call the client in a thread of its own and wait so long: librdkafka waits for a lost broker for ever (#3740).
+    """Call in a thread of its own and wait so long: librdkafka closes only when a lost broker is back (its issue 3740).
 
     Raises:
         TimeoutError: it does not end in time; it goes on, and the process may end beside it.
