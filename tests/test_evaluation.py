@@ -599,7 +599,12 @@ def test_metrics_that_go_nowhere_are_an_error(settings: Settings, tmp_path: Path
         assert "500" in failure("--pushgateway", url)
     assert url in failure("--pushgateway", url)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        said = threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0-OpenSSH_9.2\r\n"))
+
+        def speak_no_http() -> None:
+            with server.accept()[0] as connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        said = threading.Thread(target=speak_no_http)
         said.start()
         assert "did not take the metrics" in failure("--pushgateway", f"127.0.0.1:{server.getsockname()[1]}")
         said.join()
