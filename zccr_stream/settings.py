@@ -239,15 +239,15 @@ class Settings(BaseSettings):
     )
     feed_merged: bool = Field(
         False,
-        description="true: an area has one ranking of its hits of either modality for the feed, not one of each "
-        "modality; only with calibrated scores",
+        description="true: an area's turn in the feed is its best hit's of either modality, not each modality's next; "
+        "only with calibrated scores",
     )
     feed_diversity: float = Field(
         0,
         ge=0,
         lt=1,
-        description="from 0 to below 1, how much being unlike an area's other hits counts in the feed against the "
-        "score: .1 shows fewer near-duplicates, and somewhat more that is of none of the user's areas",
+        description="from 0 to below 1, how much being unlike what the feed shows already counts against the score: .1 "
+        "shows a tenth to a third fewer near-duplicates, and somewhat more that is of none of the user's areas",
     )
 
     profile_assets_max: Positive = Field(
