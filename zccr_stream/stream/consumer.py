@@ -88,7 +88,7 @@ class BatchConsumer:
         self._stuck = False
         self._commit_after_s = 0.0
         self._stopping = threading.Event()
-        self._stop = threading.Event()
+        self._asked_to_stop = threading.Event()
         self._stop_by_s = self._work_by_s = math.inf
         self._workers = Workers(handler, publisher, topic_prefix, retries, health, self._stopping)
 
@@ -98,7 +98,7 @@ class BatchConsumer:
         `check` is called once a round and raises where something beside this loop failed. Whatever raises leaves the
         unfinished records uncommitted.
         """
-        self._stop = stop
+        self._asked_to_stop = stop
         self._workers.start(self._limits.batches_in_flight)
         self._consumer.subscribe(
             list(self._topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
@@ -115,10 +115,7 @@ class BatchConsumer:
             self._finish_in_hand()
         finally:
             self._begin_stop()
-            try:
-                _within(max(0.0, self._stop_by_s - time.monotonic()), self._consumer.close)
-            except TimeoutError as error:
-                logger.warning("left the group without a goodbye, it waits until the session times out: %s", error)
+            self._leave()
 
     # The main thread: poll, hand over, collect, commit.
 
@@ -271,10 +268,18 @@ class BatchConsumer:
         self._drain(lambda: bool(self._in_flight), math.inf)
         self._commit(self._partitions.values(), again=True)
 
+    def _leave(self) -> None:
+        """Leave the group while time is left; librdkafka waits until a lost broker is back (its issue 3740)."""
+        goodbye = threading.Thread(target=self._consumer.close, name="kafka-close", daemon=True)
+        goodbye.start()
+        goodbye.join(max(0.0, self._stop_by_s - time.monotonic()))
+        if goodbye.is_alive():
+            logger.warning("Kafka does not answer: the group waits for this member until its session times out")
+
     def _drain(self, waiting: Callable[[], bool], deadline_s: float) -> None:
         """Collect until nothing is waited for, or until the deadline or that of a stop, which may begin meanwhile."""
         while waiting():
-            if self._stop.is_set():
+            if self._asked_to_stop.is_set():
                 self._begin_stop()
             left_s = min(deadline_s, self._work_by_s) - time.monotonic()
             if left_s <= 0:
@@ -331,32 +336,6 @@ class BatchConsumer:
                 if (topic, int(number)) in self._partitions and partition.get("consumer_lag", -1) >= 0:
                     name = topic.removeprefix(self._topic_prefix)
                     metrics.set_lag(name, int(number), partition["consumer_lag"])
-
-
-def _within(wait_s: float, call: Callable[[], object]) -> None:
-    """Call in a thread of its own and wait so long: librdkafka closes only when a lost broker is back (its issue 3740).
-
-    Raises:
-        TimeoutError: it does not end in time; it goes on, and the process may end beside it.
-        KafkaException: as the call.
-    """
-    outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            call()
-        except BaseException as failure:  # whoever waits gets it
-            outcomes.put(failure)
-        else:
-            outcomes.put(None)
-
-    threading.Thread(target=run, name="kafka-goodbye", daemon=True).start()
-    try:
-        failure = outcomes.get(timeout=wait_s)
-    except queue.Empty:
-        raise TimeoutError(f"no answer from Kafka in {wait_s:g} s") from None
-    if failure is not None:
-        raise failure
 
 
 def _log_error(error: KafkaError) -> None:
