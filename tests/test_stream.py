@@ -120,6 +120,20 @@ class Handled:
             return [self.answer(value, self.seen[value]) for value in values]
 
 
+class Held(Handled):
+    """A handler that keeps its batches in hand until they may leave, each record with the same outcome."""
+
+    def __init__(self, outcome: Outcome = None) -> None:
+        super().__init__(self._wait)
+        self.entered, self.leave = threading.Event(), threading.Event()
+        self._outcome = outcome
+
+    def _wait(self, _value: str, _attempt: int) -> Outcome:
+        self.entered.set()
+        self.leave.wait(DEADLINE_S)
+        return self._outcome
+
+
 class Running:
     """A consumer in a thread of its own."""
 
@@ -341,18 +355,12 @@ def test_a_stop_during_an_outage_is_a_clean_stop(kafka: Kafka) -> None:
 
 
 def test_a_stop_finishes_and_commits_the_batch_in_hand(kafka: Kafka) -> None:
-    entered, leave = threading.Event(), threading.Event()
-
-    def answer(_value: str, _attempt: int) -> Outcome:
-        entered.set()
-        leave.wait(DEADLINE_S)
-        return None
-
+    held = Held()
     kafka.produce(["v1"])
-    consumer = Running(kafka, Handled(answer))
-    assert entered.wait(DEADLINE_S)
+    consumer = Running(kafka, held)
+    assert held.entered.wait(DEADLINE_S)
     consumer.stop.set()
-    leave.set()
+    held.leave.set()
     consumer.join()
 
     assert consumer.failure is None
@@ -360,18 +368,12 @@ def test_a_stop_finishes_and_commits_the_batch_in_hand(kafka: Kafka) -> None:
 
 
 def test_a_batch_that_does_not_end_in_time_stays_uncommitted(kafka: Kafka) -> None:
-    entered, leave = threading.Event(), threading.Event()
-
-    def answer(_value: str, _attempt: int) -> Outcome:
-        entered.set()
-        leave.wait(DEADLINE_S)
-        return None
-
+    held = Held()
     kafka.produce(["v1"])
-    consumer = Running(kafka, Handled(answer), stop_timeout_s=0.2)
-    assert entered.wait(DEADLINE_S)
+    consumer = Running(kafka, held, stop_timeout_s=0.2)
+    assert held.entered.wait(DEADLINE_S)
     consumer.end()
-    leave.set()
+    held.leave.set()
 
     assert consumer.failure is None
     assert kafka.uncommitted() == 1
@@ -379,26 +381,24 @@ def test_a_batch_that_does_not_end_in_time_stays_uncommitted(kafka: Kafka) -> No
 
 def test_a_stop_while_the_broker_is_gone_ends_in_time_whatever_the_client_waits_for(topic_prefix: str) -> None:
     """The client waits for ever to answer the commit of what was in hand, and closes no sooner."""
-    entered, leave = threading.Event(), threading.Event()
-
-    def answer(_value: str, _attempt: int) -> Outcome:
-        entered.set()
-        leave.wait(DEADLINE_S)
-        return None
-
+    held = Held()
     with Embedded(kafka=True, postgres=False, start_timeout_s=DEADLINE_S) as servers:
         kafka = Kafka(servers.bootstrap_servers, topic_prefix)
         kafka.produce(["v1"])
-        consumer = Running(kafka, Handled(answer))
-        assert entered.wait(DEADLINE_S)
+        consumer = Running(kafka, held)
+        assert held.entered.wait(DEADLINE_S)
         servers.kafka.kill()
         consumer.stop.set()
-        leave.set()
+        held.leave.set()
         before_s = time.monotonic()
         consumer.join()
+        took_s = time.monotonic() - before_s
+        servers.kafka.start()  # or the client would go on trying beside all further tests
+        closing = [thread for thread in threading.enumerate() if thread.name == "kafka-close"]
+        wait_until(lambda: not any(thread.is_alive() for thread in closing), DEADLINE_S, "the client is closed")
 
     assert consumer.failure is None
-    assert time.monotonic() - before_s < LIMITS.stop_timeout_s + 2
+    assert took_s < LIMITS.stop_timeout_s + 2
 
 
 @pytest.mark.parametrize("group_protocol", ["classic", "consumer"])
@@ -420,16 +420,11 @@ def test_with_the_broker_there_nobody_waits_for_a_time_out(kafka: Kafka, group_p
 
 
 def test_a_stop_while_a_partition_is_given_up_ends_in_time(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    entered, leave, giving_up = threading.Event(), threading.Event(), threading.Event()
-
-    def answer(_value: str, _attempt: int) -> Outcome:
-        entered.set()
-        leave.wait(DEADLINE_S)
-        return None
-
+    held = Held()
+    giving_up = threading.Event()
     kafka.produce([f"v{n}" for n in range(6)])
-    first = Running(kafka, Handled(answer), batch_max=100, batch_wait_s=0.3, stop_timeout_s=12)
-    assert entered.wait(DEADLINE_S)
+    first = Running(kafka, held, batch_max=100, batch_wait_s=0.3, stop_timeout_s=12)
+    assert held.entered.wait(DEADLINE_S)
     drain = first.consumer._drain
 
     def noted(waiting: Callable[[], bool], deadline_s: float) -> None:
@@ -443,31 +438,24 @@ def test_a_stop_while_a_partition_is_given_up_ends_in_time(kafka: Kafka, monkeyp
         before_s = time.monotonic()
         first.join()
         took_s = time.monotonic() - before_s
-        leave.set()
+        held.leave.set()
 
     assert first.failure is None
     assert took_s < 12 + 2
 
 
 def test_slow_work_bounds_what_is_read_ahead_and_never_stops_the_heartbeat(kafka: Kafka) -> None:
-    entered, leave = threading.Event(), threading.Event()
-
-    def answer(_value: str, _attempt: int) -> Outcome:
-        entered.set()
-        leave.wait(DEADLINE_S)
-        return None
-
-    handled = Handled(answer)
+    held = Held()
     kafka.produce([f"v{n}" for n in range(500)])
-    with running(kafka, handled) as consumer:
-        assert entered.wait(DEADLINE_S)
+    with running(kafka, held) as consumer:
+        assert held.entered.wait(DEADLINE_S)
         wait_until(lambda: len(consumer.consumer._paused) == PARTITIONS, DEADLINE_S, "the partitions are paused")
         for _ in range(3):
             beat = consumer.health._beat_s
             wait_until(lambda beat=beat: consumer.health._beat_s != beat, DEADLINE_S, "polls go on")  # type: ignore[misc]
         assert len(consumer.consumer._queue) <= LIMITS.queue_max + LIMITS.batch_max
-        leave.set()
-        wait_until(lambda: len(handled.seen) == 500, DEADLINE_S, "all are handled")
+        held.leave.set()
+        wait_until(lambda: len(held.seen) == 500, DEADLINE_S, "all are handled")
 
 
 @pytest.mark.parametrize("group_protocol", ["classic", "consumer"])
@@ -495,41 +483,28 @@ def test_members_come_and_go_and_nothing_is_lost(kafka: Kafka, group_protocol: s
 
 def test_what_is_revoked_is_finished_and_committed_first(kafka: Kafka) -> None:
     """A batch in hand when its partition is revoked is not handled again by the next owner."""
-    entered, leave = threading.Event(), threading.Event()
-
-    def answer(_value: str, _attempt: int) -> Outcome:
-        entered.set()
-        leave.wait(DEADLINE_S)
-        return None
-
+    held = Held()
     kafka.produce([f"v{n}" for n in range(6)])
-    handled = Handled(answer)
-    with running(kafka, handled, batch_max=100, batch_wait_s=0.3) as first:
-        assert entered.wait(DEADLINE_S)
-        with running(kafka, handled) as second:
-            leave.set()
+    with running(kafka, held, batch_max=100, batch_wait_s=0.3) as first:
+        assert held.entered.wait(DEADLINE_S)
+        with running(kafka, held) as second:
+            held.leave.set()
             wait_until(lambda: bool(second.consumer._partitions), DEADLINE_S, "the second got its share")
-            wait_until(lambda: len(handled.seen) == 6, DEADLINE_S, "all are handled")
+            wait_until(lambda: len(held.seen) == 6, DEADLINE_S, "all are handled")
 
     assert first.failure is None
-    assert handled.seen == Counter(f"v{n}" for n in range(6))
+    assert held.seen == Counter(f"v{n}" for n in range(6))
 
 
 def test_what_is_lost_is_not_committed(kafka: Kafka) -> None:
     """When the group has given a partition away already, its work in hand is repeated by the new owner."""
-    entered, leave = threading.Event(), threading.Event()
-
-    def answer(_value: str, _attempt: int) -> Outcome:
-        entered.set()
-        leave.wait(DEADLINE_S)
-        return None
-
+    held = Held()
     kafka.produce(["v1"])
-    consumer = Running(kafka, Handled(answer))
-    assert entered.wait(DEADLINE_S)
-    held = [TopicPartition(kafka.topic, number) for number in range(PARTITIONS)]
-    consumer.consumer._lost(consumer.consumer._consumer, held)
-    leave.set()
+    consumer = Running(kafka, held)
+    assert held.entered.wait(DEADLINE_S)
+    lost = [TopicPartition(kafka.topic, number) for number in range(PARTITIONS)]
+    consumer.consumer._lost(consumer.consumer._consumer, lost)
+    held.leave.set()
     consumer.end()
 
     assert kafka.uncommitted() == 1
@@ -799,55 +774,37 @@ def test_a_dead_letter_that_is_too_large_is_kept_by_its_beginning(kafka: Kafka) 
 
 
 def test_what_waits_is_bounded_in_bytes_too(kafka: Kafka) -> None:
-    entered, leave = threading.Event(), threading.Event()
-
-    def answer(_value: str, _attempt: int) -> Outcome:
-        entered.set()
-        leave.wait(DEADLINE_S)
-        return None
-
-    handled = Handled(answer)
+    held = Held()
     large = [f"{n}".ljust(50_000, "x") for n in range(100)]
     kafka.produce(large)
-    with running(kafka, handled, waiting_bytes_max=400_000, queue_max=1000) as consumer:
-        assert entered.wait(DEADLINE_S)
+    with running(kafka, held, waiting_bytes_max=400_000, queue_max=1000) as consumer:
+        assert held.entered.wait(DEADLINE_S)
         wait_until(lambda: len(consumer.consumer._paused) == PARTITIONS, DEADLINE_S, "the partitions are paused")
         assert len(consumer.consumer._queue) < 30
-        leave.set()
-        wait_until(lambda: len(handled.seen) == 100, DEADLINE_S, "all are handled")
+        held.leave.set()
+        wait_until(lambda: len(held.seen) == 100, DEADLINE_S, "all are handled")
 
 
 def test_a_batch_that_hangs_shows_as_not_ready(kafka: Kafka) -> None:
-    leave = threading.Event()
-
-    def answer(_value: str, _attempt: int) -> Outcome:
-        leave.wait(DEADLINE_S)
-        return None
-
+    held = Held()
     kafka.produce(["v1"])
-    with running(kafka, Handled(answer), stuck_after_s=0.2) as consumer:
+    with running(kafka, held, stuck_after_s=0.2) as consumer:
         wait_until(lambda: "worked on" in consumer.health.readyz()[1], DEADLINE_S, "not ready")
-        leave.set()
+        held.leave.set()
         wait_until(lambda: consumer.health.readyz()[0] == 200, DEADLINE_S, "ready again")
 
 
 def test_retries_of_a_revoked_partition_are_left_to_its_next_owner(kafka: Kafka) -> None:
     """A batch that ends during the revocation gives its retries back too late to be kept."""
-    entered, leave = threading.Event(), threading.Event()
-
-    def answer(_value: str, _attempt: int) -> Outcome:
-        entered.set()
-        leave.wait(DEADLINE_S)
-        return TryLaterError("fetch", "timed out")
-
+    held = Held(TryLaterError("fetch", "timed out"))
     kafka.produce(["v1"])
-    with running(kafka, Handled(answer), backoff_s=3600.0, backoff_max_s=3600.0) as consumer:
-        assert entered.wait(DEADLINE_S)
+    with running(kafka, held, backoff_s=3600.0, backoff_max_s=3600.0) as consumer:
+        assert held.entered.wait(DEADLINE_S)
         with running(kafka, Handled()), running(kafka, Handled()):
-            leave.set()
+            held.leave.set()
             wait_until(lambda: len(consumer.consumer._partitions) < PARTITIONS, DEADLINE_S, "some are given up")
-            held = set(consumer.consumer._partitions.values())
-            assert {entry.partition for entry in consumer.consumer._retries} <= held
+            left = set(consumer.consumer._partitions.values())
+            assert {entry.partition for entry in consumer.consumer._retries} <= left
 
 
 def test_positions_are_noted_though_the_groups_coordinator_moves(monkeypatch: pytest.MonkeyPatch) -> None:
