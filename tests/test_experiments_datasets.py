@@ -182,7 +182,7 @@ def test_pictures_are_found_by_listing_and_by_the_name_of_their_text(tmp_path: P
         ),
         (
             '{"image": "a.jpg", "captions": "A."}',
-            """line 1, "captions": captions are 'A.'; expected a list of sentences""",
+            """line 1, "captions": 'A.'; expected a list of sentences""",
         ),
         (
             '{"image": "a", "captions": ["A."], "label": "b"}\n{"image": "a", "captions": ["A."], "label": "c"}',

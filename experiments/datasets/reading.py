@@ -95,7 +95,7 @@ def captions(value: Any, where: str) -> tuple[str, ...]:
     """Take a value for a picture's captions, the blank ones left out."""
     said = tuple(text.strip() for text in value if isinstance(text, str)) if isinstance(value, list) else ()
     if not any(said):
-        found = f"captions are {_found(value)}" if value is not None and not isinstance(value, list) else "no captions"
+        found = "no captions" if value is None or isinstance(value, list) else _found(value)
         raise DataError(f"{where}: {found}; expected a list of sentences")
     for text in said:
         _check_encodable(text, where)

@@ -116,11 +116,10 @@ def check_pushgateway(url: str) -> None:
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        usable = False
-    usable = usable and url.isprintable() and " " not in url
-    if not usable:
+        known = False
+    if not known or not url.isprintable() or " " in url:
         raise ExportError(f"{url!r} is no address of a pushgateway; expected one as http://pushgateway:9091")
 
 
