@@ -19,6 +19,7 @@ from zccr_stream.calibration import Alignment, align
 
 _SHRINKAGE = 30.0  # of a catalogue's covariance, towards so many times its mean variance in every direction
 _NEW_SHARE_MAX = 1 / 8  # of the assets that a joint space is found by
+_QUARTILE = 0.6745  # of a normal distribution, in standard deviations
 _NOTHING = 1e-6  # float32 does not tell smaller lengths and cosines from 0
 
 Floats = npt.NDArray[np.float32]
@@ -32,13 +33,15 @@ class Catalogue:
     towards a sphere (to S + 30 tr(S) / d), up to a factor that keeps lengths much as they were. Directions in which all
     assets differ anyway say less of what is alike. Seen so, unrelated assets of every encoder are at right angles on
     average, and `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even
-    dimensions is p.
+    dimensions is p. As they are, two assets have a cosine of `usual`, the median, give or take a `deviation`.
     """
 
     sample: Floats = field(repr=False)
     mean: Floats = field(repr=False)
     whitener: Floats = field(repr=False)
     dimensions: float
+    usual: float
+    deviation: float
     revisions: frozenset[tuple[str, int]] = field(default=frozenset(), repr=False)
 
     @classmethod
@@ -57,7 +60,8 @@ class Catalogue:
         products = seen @ seen.T if m < seen.shape[1] else seen.T @ seen
         own = np.einsum("nd,nd->n", seen, seen)
         squared_cosine = ((products**2).sum() - (own**2).sum()) / (m * (m - 1))  # of different assets alone
-        return cls(sample, mean, whitener, max(1.0, float(1 / max(squared_cosine, _NOTHING))), frozenset(revisions))
+        dimensions = max(1.0, float(1 / max(squared_cosine, _NOTHING)))
+        return cls(sample, mean, whitener, dimensions, *_usual_cosine(sample), frozenset(revisions))
 
     def seen(self, vectors: Floats) -> Floats:
         """The directions, (n, d), of `vectors` as seen from here; what lies at the mean has none and stays there."""
@@ -136,6 +140,16 @@ def _whitener(centred: Floats) -> Floats:
     shrunk = covariance / variance + _SHRINKAGE * np.eye(d)
     inverse: Floats = dtrtri(cholesky(shrunk / (1 + _SHRINKAGE)))[0].astype(np.float32)
     return inverse
+
+
+def _usual_cosine(vectors: Floats) -> tuple[float, float]:
+    """The median cosine of two different ones of (m, d) unit vectors, and its standard deviation among strangers.
+
+    What is alike has higher cosines only, so the deviation is the lower quartile's, as a normal distribution has it.
+    """
+    cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    lower, usual = np.quantile(cosines, (0.25, 0.5)).tolist()
+    return usual, max((usual - lower) / _QUARTILE, _NOTHING)
 
 
 def _units(vectors: npt.NDArray[np.floating]) -> Floats:
