@@ -19,7 +19,7 @@ from zccr_stream.calibration import Alignment, align
 
 _SHRINKAGE = 30.0  # of a catalogue's covariance, towards so many times its mean variance in every direction
 _NEW_SHARE_MAX = 1 / 8  # of the assets that a joint space is found by
-_QUARTILE = 0.6745  # of a normal distribution, in standard deviations
+_DECILE, _QUARTILE = -1.2816, -0.6745  # the lowest of a normal distribution, in standard deviations
 _NOTHING = 1e-6  # float32 does not tell smaller lengths and cosines from 0
 
 Floats = npt.NDArray[np.float32]
@@ -33,7 +33,7 @@ class Catalogue:
     towards a sphere (to S + 30 tr(S) / d), up to a factor that keeps lengths much as they were. Directions in which all
     assets differ anyway say less of what is alike. Seen so, unrelated assets of every encoder are at right angles on
     average, and `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even
-    dimensions is p. As they are, two assets have a cosine of `usual`, the median, give or take a `deviation`.
+    dimensions is p. As they are, unrelated ones have a cosine of `usual` on average, give or take a `deviation`.
     """
 
     sample: Floats = field(repr=False)
@@ -143,13 +143,15 @@ def _whitener(centred: Floats) -> Floats:
 
 
 def _usual_cosine(vectors: Floats) -> tuple[float, float]:
-    """The median cosine of two different ones of (m, d) unit vectors, and its standard deviation among strangers.
+    """The mean and the standard deviation of strangers' cosines, of (m, d) unit vectors.
 
-    What is alike has higher cosines only, so the deviation is the lower quartile's, as a normal distribution has it.
+    Where there are few kinds many of two different ones are no strangers, but these are the more alike; so it is the
+    normal distribution that has the lowest tenth and the lowest quarter where they are.
     """
     cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
-    lower, usual = np.quantile(cosines, (0.25, 0.5)).tolist()
-    return usual, max((usual - lower) / _QUARTILE, _NOTHING)
+    tenth, quarter = np.quantile(cosines, (0.1, 0.25)).tolist()
+    deviation = max((quarter - tenth) / (_QUARTILE - _DECILE), _NOTHING)
+    return quarter - _QUARTILE * deviation, deviation
 
 
 def _units(vectors: npt.NDArray[np.floating]) -> Floats:

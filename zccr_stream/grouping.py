@@ -50,8 +50,8 @@ class Limits:
     - no limit is below a quarter of how far strangers lie apart: copies stay together in the smallest spaces, too.
     What all assets of a catalogue of few kinds have in common is not seen from it. So whatever the doubt, assets stay
     one area that as they are surely are kin: their mean cosine is `certain` of the catalogue's deviations, over
-    sqrt(m - 1), above what is usual, and the halves of their merge are at Ward's distance no further apart than two of
-    the catalogue usually are.
+    sqrt(m - 1), above what is usual, and the halves of their merge are at Ward's distance no further apart than
+    strangers usually are.
     Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
     the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
     sqrt(1 / p) more, which is what strangers' cosines deviate by. Where the cosine of two assets of an area is on
@@ -64,7 +64,7 @@ class Limits:
     nearest: float = 0.6
     doubt_max: float = 3.0
     sure: float = 12.0
-    certain: float = 4.5
+    certain: float = 5.0
     alike: float = 0.3
     clear: float = 0.5
     loose: float = 1.0
