@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import shlex
 import sys
 import tempfile
@@ -135,8 +136,7 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
     encoded = "" if items.space == datasets.PRECOMPUTED else f", encoded by {items.space}"
     parts = [f"# The paper's experiments on {options.data.resolve().name}{encoded}"]
     lacking, failed = 0, 0
-    for stale in (REPORT, *(f"{name}.json" for name in EXPERIMENTS)):  # of other data, as it may be
-        (options.out / stale).unlink(missing_ok=True)
+    _forget(options.out)
     for name, (experiment, title) in EXPERIMENTS.items():
         sys.stderr.write(f"{name}: {title}\n")
         command = f"python -m experiments {name} {_common(options)}"
@@ -164,6 +164,15 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
     sys.stdout.write(f", {lacking} that the data lack something for" * (lacking > 0))
     sys.stdout.write(f", {failed} failed by a fault" * (failed > 0) + "\n")
     return 1 if failed else 0 if measured else 2
+
+
+def _forget(folder: Path) -> None:
+    """Remove an earlier report with its numbers and plots: they may be of other data."""
+    report = folder / REPORT
+    text = report.read_text(errors="replace") if report.is_file() else ""
+    plots = re.findall(r"^!\[[\w-]+\]\(([\w-]+\.png)\)$", text, re.MULTILINE)
+    for stale in (*plots, *(f"{name}.json" for name in EXPERIMENTS), REPORT):
+        (folder / stale).unlink(missing_ok=True)
 
 
 def _common(options: argparse.Namespace) -> str:

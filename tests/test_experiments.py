@@ -90,10 +90,12 @@ def test_paper_runs_everything_and_says_what_the_data_lack(
 ) -> None:
     chosen = {name: EXPERIMENTS[name] for name in ("areas", "retrieval")}
     monkeypatch.setattr("experiments.__main__.EXPERIMENTS", chosen)
-    (folder / "items.jsonl").write_text("\n".join([json.dumps({"text": "x"})] * (CLASSES * ITEMS)))  # no labels
     out = tmp_path / "out"
     out.mkdir()
-    (out / "areas.json").write_text("of other data")
+    for name in ("areas.json", "areas.png", "of-mine.png"):
+        (out / name).touch()
+    (out / "report.md").write_text("of other data\n\n![areas](areas.png)\n")
+    (folder / "items.jsonl").write_text("\n".join([json.dumps({"text": "x"})] * (CLASSES * ITEMS)))  # no labels
 
     assert main(["paper", "--data", str(folder), "--limit", "40", "--out", str(out)]) == 0
 
@@ -103,7 +105,7 @@ def test_paper_runs_everything_and_says_what_the_data_lack(
     assert f"`python -m experiments retrieval --data {folder} --limit 40`" in report
     assert "unimodal" in report
     assert set(json.loads((out / "retrieval.json").read_text())) == {"unimodal", "multimodal", "closed"}
-    assert not (out / "areas.json").exists()
+    assert {file.name for file in out.iterdir()} == {"report.md", "retrieval.json", "retrieval.png", "of-mine.png"}
 
 
 def test_a_fault_in_one_experiment_costs_nobody_the_others_and_is_told_by_the_exit_code(

@@ -202,7 +202,7 @@ def test_a_picture_may_be_listed_with_a_caption_a_line_and_lie_beside_the_listin
     (tmp_path / "a.jpg").touch()
     (tmp_path / "captions.jsonl").write_text(
         '{"image": "a.jpg", "captions": ["A dog."]}\n{"image": "b.jpg", "captions": ["B."]}\n'
-        '{"image": "a.jpg", "captions": ["A puppy."], "label": "dog"}\n'
+        '{"image": "./a.jpg", "captions": ["A puppy."], "label": "dog"}\n'
     )
 
     assert captioned(tmp_path) == [

@@ -215,8 +215,8 @@ def _cluster(vectors: Floats, seen: Floats, rule: GroupRule, catalogue: Catalogu
     that are as close as one are then joined, assets settle in those that are closest to them, and what is left over is
     parted; an absolute cut leaves them where Ward has put them, as in the paper.
     """
-    if len(seen) == 1:
-        return np.zeros(1, dtype=np.intp)
+    if len(seen) < 2:
+        return np.zeros(len(seen), dtype=np.intp)
     if catalogue is None:
         merges, distances, sizes = _ward(seen, rule.variance)
         limits = (CUT if rule.cut is None else rule.cut) * (sizes / 2) ** rule.growth

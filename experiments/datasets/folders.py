@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from experiments.datasets import reading
 from experiments.datasets.items import DataError, Picture
@@ -18,7 +18,7 @@ def listed(folder: Path) -> Iterator[Picture]:
     pictures: dict[str, Picture] = {}
     for number, line in reading.json_lines(folder / LISTING):
         where = f"{folder / LISTING}, line {number}"
-        name = reading.string(line, "image", where)
+        name = PurePosixPath(reading.string(line, "image", where)).as_posix()  # ./a.jpg is a.jpg
         said, label = reading.captions(line.get("captions"), f'{where}, "captions"'), reading.label(line, where)
         known = pictures.get(name)
         if known is None:
