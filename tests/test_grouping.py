@@ -213,6 +213,19 @@ def test_all_kinds_of_a_platform_that_has_few_are_found(kinds: int, copies: int,
     assert adjusted_rand_score(np.repeat(np.arange(kinds), 10 * copies), labels_of(areas, len(own))) == 1
 
 
+@pytest.mark.parametrize("strangers", [0, 5, 11])
+@pytest.mark.parametrize("spread", [0.6, 0.9, 1.2])
+def test_what_half_of_a_platform_is_about_is_one_area_of_its_users(strangers: int, spread: float) -> None:
+    """It is the catalogue's mean, and takes much of its covariance."""
+    kinds = np.concatenate([np.zeros(256, np.intp), np.repeat(np.arange(1, 65), 4)])
+    vectors = mixture(kinds.tolist(), 128, spread, seed=0)
+    rows = np.concatenate([np.arange(10), 256 + 4 * np.arange(strangers)])
+
+    areas = find_areas(profile_of(vectors[rows]), replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors)}))
+
+    assert adjusted_rand_score(kinds[rows], labels_of(areas, len(rows))) > 0.9
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(2, 12), st.integers(2, 4))
 def test_copies_of_an_asset_are_one_area_in_the_smallest_spaces(seed: int, dimension: int, n: int, copies: int) -> None:
