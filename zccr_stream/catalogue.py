@@ -19,7 +19,6 @@ from zccr_stream.calibration import Alignment, align
 
 _SHRINKAGE = 30.0  # of a catalogue's covariance, towards so many times its mean variance in every direction
 _NEW_SHARE_MAX = 1 / 8  # of the assets that a joint space is found by
-_DECILE, _QUARTILE = -1.2816, -0.6745  # the lowest of a normal distribution, in standard deviations
 _NOTHING = 1e-6  # float32 does not tell smaller lengths and cosines from 0
 
 Floats = npt.NDArray[np.float32]
@@ -33,15 +32,13 @@ class Catalogue:
     towards a sphere (to S + 30 tr(S) / d), up to a factor that keeps lengths much as they were. Directions in which all
     assets differ anyway say less of what is alike. Seen so, unrelated assets of every encoder are at right angles on
     average, and `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even
-    dimensions is p. As they are, unrelated ones have a cosine of `usual` on average, give or take a `deviation`.
+    dimensions is p.
     """
 
     sample: Floats = field(repr=False)
     mean: Floats = field(repr=False)
     whitener: Floats = field(repr=False)
     dimensions: float
-    usual: float
-    deviation: float
     revisions: frozenset[tuple[str, int]] = field(default=frozenset(), repr=False)
 
     @classmethod
@@ -60,8 +57,7 @@ class Catalogue:
         products = seen @ seen.T if m < seen.shape[1] else seen.T @ seen
         own = np.einsum("nd,nd->n", seen, seen)
         squared_cosine = ((products**2).sum() - (own**2).sum()) / (m * (m - 1))  # of different assets alone
-        dimensions = max(1.0, float(1 / max(squared_cosine, _NOTHING)))
-        return cls(sample, mean, whitener, dimensions, *_usual_cosine(sample), frozenset(revisions))
+        return cls(sample, mean, whitener, max(1.0, float(1 / max(squared_cosine, _NOTHING))), frozenset(revisions))
 
     def seen(self, vectors: Floats) -> Floats:
         """The directions, (n, d), of `vectors` as seen from here; what lies at the mean has none and stays there."""
@@ -140,18 +136,6 @@ def _whitener(centred: Floats) -> Floats:
     shrunk = covariance / variance + _SHRINKAGE * np.eye(d)
     inverse: Floats = dtrtri(cholesky(shrunk / (1 + _SHRINKAGE)))[0].astype(np.float32)
     return inverse
-
-
-def _usual_cosine(vectors: Floats) -> tuple[float, float]:
-    """The mean and the standard deviation of strangers' cosines, of (m, d) unit vectors.
-
-    Where there are few kinds many of two different ones are no strangers, but these are the more alike; so it is the
-    normal distribution that has the lowest tenth and the lowest quarter where they are.
-    """
-    cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
-    tenth, quarter = np.quantile(cosines, (0.1, 0.25)).tolist()
-    deviation = max((quarter - tenth) / (_QUARTILE - _DECILE), _NOTHING)
-    return quarter - _QUARTILE * deviation, deviation
 
 
 def _units(vectors: npt.NDArray[np.floating]) -> Floats:

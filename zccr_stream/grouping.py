@@ -48,10 +48,6 @@ class Limits:
       an asset's mean cosine to m - 1 strangers, sqrt(1 / (p (m - 1))): of each asset the highest of all merges that
       hold it, and of these the median;
     - no limit is below a quarter of how far strangers lie apart: copies stay together in the smallest spaces, too.
-    What all assets of a catalogue of few kinds have in common is not seen from it. So whatever the doubt, assets stay
-    one area that as they are surely are kin: their mean cosine is `certain` of the catalogue's deviations, over
-    sqrt(m - 1), above what is usual, and the halves of their merge are at Ward's distance no further apart than
-    strangers usually are.
     Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
     the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
     sqrt(1 / p) more, which is what strangers' cosines deviate by. Where the cosine of two assets of an area is on
@@ -64,7 +60,6 @@ class Limits:
     nearest: float = 0.6
     doubt_max: float = 3.0
     sure: float = 12.0
-    certain: float = 5.0
     alike: float = 0.3
     clear: float = 0.5
     loose: float = 1.0
@@ -74,70 +69,24 @@ class Limits:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value}; expected a number of at least 0")
-        for name in ("sure", "certain"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a number above 0, or infinity: nothing is")
+        if not self.sure > 0:
+            raise ValueError(f"sure is {self.sure}; expected a number above 0, or infinity: nothing ends doubt")
         for name in ("clear", "loose"):
             if math.isnan(getattr(self, name)):
                 raise ValueError(f"{name} is not a number")
 
-    def heights(self, tree: Tree, catalogue: Catalogue, least: float = -math.inf) -> Wide:
+    def heights(self, tree: Wide, cosines: Wide, catalogue: Catalogue) -> Wide:
         """How high the merges of a tree are, (n - 1,), 1 being the highest that leaves one area.
 
-        A merge of a mean cosine below `least` as seen leaves one only where its assets surely are kin.
+        Of a tree, (n - 1, 4) as scipy has it, and the mean cosine of two of each merge's assets, (n - 1,).
         """
-        n, m = len(tree.sizes) + 1, tree.sizes
-        surety = tree.typical_highest(np.sqrt(catalogue.dimensions * (m - 1)) * tree.cosines)
+        n, m = len(tree) + 1, tree[:, 3]
+        surety = _typical_highest(tree, np.sqrt(catalogue.dimensions * (m - 1)) * cosines)
         doubt = self.doubt_max * max(1 - surety / self.sure, 0) ** 2
         deviations = self.rise * np.sqrt(m / 2) - self.nearest * np.sqrt(2 * np.log(n / m)) - doubt
         limits = 1 + deviations / math.sqrt(catalogue.dimensions)
-        heights = np.where(tree.cosines < least, np.inf, tree.distances / (math.sqrt(2) * np.maximum(limits, _COPIES)))
-        above = (tree.plain_cosines - catalogue.usual) * np.sqrt(m - 1) / catalogue.deviation
-        near = tree.plain_distances <= math.sqrt(max(2 - 2 * catalogue.usual, 0))
-        heights[tree.with_all_below((above >= self.certain) & near)] = 0
+        heights: Wide = tree[:, 2] / (math.sqrt(2) * np.maximum(limits, _COPIES))
         return heights
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """Ward's tree of n assets over PCA's projection of them as they are seen, and what its n - 1 merges hold.
-
-    `merges` (n - 1, 2) are the nodes that each merges, the first n being the assets; `distances` and `sizes` (n - 1,)
-    its Ward distance and how many assets it holds, `cosines` the mean cosine of two of these (0 of what has no
-    direction). `plain_cosines` and `plain_distances` are those of the assets as they are, without projection.
-    """
-
-    merges: Labels
-    distances: Wide
-    sizes: Wide
-    cosines: Wide
-    plain_cosines: Wide
-    plain_distances: Wide
-
-    @classmethod
-    def of(cls, vectors: Floats, seen: Floats, variance: float) -> Tree:
-        """The tree of (n, d) assets as they are and as they are `seen`, n at least 2."""
-        merges, distances, sizes = _ward(seen, variance)
-        plain = _Totals.of(vectors, merges)
-        return cls(merges, distances, sizes, _Totals.of(seen, merges).cosines(), plain.cosines(), plain.distances())
-
-    def typical_highest(self, values: Wide) -> float:
-        """The median over all assets of the highest value, (n - 1,), of the merges that hold the asset; at least 0."""
-        n = len(self.merges) + 1
-        pairs, highest = self.merges.tolist(), [0.0] * n + values.tolist()
-        for node in range(2 * n - 2, n - 1, -1):
-            for child in pairs[node - n]:
-                highest[child] = max(highest[child], highest[node])
-        return float(np.median(highest[:n]))
-
-    def with_all_below(self, marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """(n - 1,) the merges that are marked, (n - 1,), or held by one that is."""
-        n = len(self.merges) + 1
-        pairs, held = self.merges.tolist(), [False] * n + marked.tolist()
-        for node in range(2 * n - 2, n - 1, -1):
-            for child in pairs[node - n]:
-                held[child] |= held[node]
-        return np.array(held[n:], np.bool_)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,11 +132,11 @@ def find_groups(
     if rule.cut is not None:
         catalogue = None
     if n <= rule.sample_size:
-        return _cluster(vectors, _seen(vectors, catalogue), rule, catalogue)
+        return _cluster(_seen(vectors, catalogue), rule, catalogue)
     hashes = np.array([lot(asset_id) for asset_id in asset_ids], dtype=np.uint64)
     sample = np.sort(np.argsort(hashes, kind="stable")[: rule.sample_size])
     seen = _seen(vectors[sample], catalogue)
-    sampled = _cluster(vectors[sample], seen, rule, catalogue)
+    sampled = _cluster(seen, rule, catalogue)
     centroids = np.stack([seen[sampled == label].mean(axis=0) for label in range(sampled.max() + 1)])
     if catalogue is None:
         offsets = np.einsum("kd,kd->k", centroids, centroids) / 2
@@ -208,29 +157,40 @@ def _seen(vectors: Floats, catalogue: Catalogue | None) -> Floats:
     return vectors if catalogue is None else catalogue.seen(vectors)
 
 
-def _cluster(vectors: Floats, seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labels:
+def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labels:
     """(n,) labels 0, 1, … of the Ward tree over PCA's projection, cut by the rule (eqs. 5 and 6).
 
-    Of (n, d) assets as they are, and as they are `seen`, where the tree is. Where the catalogue gives the cut, areas
-    that are as close as one are then joined, assets settle in those that are closest to them, and what is left over is
-    parted; an absolute cut leaves them where Ward has put them, as in the paper.
+    Where the catalogue gives the cut, areas that are as close as one are then joined, assets settle in those that are
+    closest to them, and what is left over is parted; an absolute cut leaves them where Ward has put them, as in the
+    paper.
     """
-    if len(seen) < 2:
-        return np.zeros(len(seen), dtype=np.intp)
-    if catalogue is None:
-        merges, distances, sizes = _ward(seen, rule.variance)
-        limits = (CUT if rule.cut is None else rule.cut) * (sizes / 2) ** rule.growth
-        return _cut(merges, distances / limits, rule.areas_max)
-    tree = Tree.of(vectors, seen, rule.variance)
-    labels = _settle(seen, _cut(tree.merges, rule.limits.heights(tree, catalogue), rule.areas_max))
-    labels = _settle(seen, _join(seen, labels, rule.limits, catalogue))
-    return _part(vectors, seen, labels, rule, catalogue)
+    n = len(seen)
+    if n < 2:
+        return np.zeros(n, dtype=np.intp)
+    tree, merges = _tree(seen, rule)
+    if catalogue is not None:
+        heights = rule.limits.heights(tree, _cosines(seen, merges), catalogue)
+        labels = _settle(seen, _cut(merges, heights, rule.areas_max))
+        labels = _settle(seen, _join(seen, labels, rule.limits, catalogue))
+        return _part(seen, labels, rule, catalogue)
+    limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
+    return _cut(merges, tree[:, 2] / limits, rule.areas_max)
 
 
-def _ward(seen: Floats, variance: float) -> tuple[Labels, Wide, Wide]:
-    """Ward's tree of (n, d) assets over PCA's projection: what merges, (n - 1, 2), how far apart, and how many then."""
-    tree: Wide = linkage(_distances(_project(seen, variance)), method="ward")
-    return tree[:, :2].astype(np.intp), tree[:, 2], tree[:, 3]
+def _tree(seen: Floats, rule: GroupRule) -> tuple[Wide, Labels]:
+    """Ward's tree of (n, d) assets over PCA's projection, (n - 1, 4) as scipy has it, and what each merge merges."""
+    tree: Wide = linkage(_distances(_project(seen, rule.variance)), method="ward")
+    return tree, tree[:, :2].astype(np.intp)
+
+
+def _typical_highest(tree: Wide, values: Wide) -> float:
+    """The median over all assets of the highest value, (n - 1,), of the merges that hold the asset; at least 0."""
+    n = len(tree) + 1
+    pairs, highest = tree[:, :2].astype(np.intp).tolist(), [0.0] * n + values.tolist()
+    for node in range(2 * n - 2, n - 1, -1):
+        for child in pairs[node - n]:
+            highest[child] = max(highest[child], highest[node])
+    return float(np.median(highest[:n]))
 
 
 def _settle(seen: Floats, labels: Labels) -> Labels:
@@ -287,7 +247,7 @@ def _join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) ->
     return np.unique(labels, return_inverse=True)[1]
 
 
-def _part(vectors: Floats, seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -> Labels:
+def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -> Labels:
     """Part the areas of (n, d) assets that hold what is left over, along trees of their own (`Limits`).
 
     How surely these have kin is asked of them alone, as if they were all there is. One area after the other is parted
@@ -301,51 +261,27 @@ def _part(vectors: Floats, seen: Floats, labels: Labels, rule: GroupRule, catalo
     labels, areas = labels.copy(), len(sizes)
     for label in np.flatnonzero((own > 1.5) & (inside < least * np.maximum(sizes * (sizes - 1), 1))).tolist():
         rows = np.flatnonzero((labels == label) & (squares > _TIE))
-        tree = Tree.of(vectors[rows], seen[rows], rule.variance)
-        parts = _cut(tree.merges, rule.limits.heights(tree, catalogue, least), rule.areas_max - areas + 1)
+        tree, merges = _tree(seen[rows], rule)
+        cosines = _cosines(seen[rows], merges)
+        heights = np.where(cosines < least, np.inf, rule.limits.heights(tree, cosines, catalogue))
+        parts = _cut(merges, heights, rule.areas_max - areas + 1)
         labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
         areas += int(parts.max())
     return labels
 
 
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    """What the merges of a tree, (n - 1, 2), hold of its n assets' vectors.
-
-    Of all nodes, (2 n - 1,), the `squares` of the lengths of their assets' sums, these assets' `own` squares summed,
-    and how many they are, `sizes`.
-    """
-
-    merges: Labels
-    squares: Wide
-    own: Wide
-    sizes: Wide
-
-    @classmethod
-    def of(cls, vectors: Floats, merges: Labels) -> _Totals:
-        n = len(vectors)
-        totals = np.concatenate([vectors, np.empty_like(vectors[1:])])
-        own = np.concatenate([np.einsum("nd,nd->n", vectors, vectors), np.empty(n - 1)])
-        sizes = np.ones(2 * n - 1)
-        for node, (left, right) in enumerate(merges.tolist(), start=n):
-            totals[node] = totals[left] + totals[right]
-            own[node] = own[left] + own[right]
-            sizes[node] = sizes[left] + sizes[right]
-        return cls(merges, np.einsum("nd,nd->n", totals, totals, dtype=np.float64), own, sizes)
-
-    def cosines(self) -> Wide:
-        """(n - 1,) the mean cosine of two of the assets that each merge holds."""
-        cosines: Wide = (self.squares - self.own) / np.maximum(self.sizes * (self.sizes - 1), 1)
-        return cosines[-len(self.merges) :]
-
-    def distances(self) -> Wide:
-        """(n - 1,) Ward's distance of the two that each merge merges.
-
-        For halves of a and b assets that is sqrt(2 a b / (a + b)) times the distance of their centroids.
-        """
-        within, (left, right) = self.squares / self.sizes, self.merges.T
-        distances: Wide = np.sqrt(np.maximum(2 * (within[left] + within[right] - within[-len(left) :]), 0))
-        return distances
+def _cosines(seen: Floats, merges: Labels) -> Wide:
+    """(n - 1,) the mean cosine of two of the assets, (n, d), that each merge holds; what has no direction has 0."""
+    n = len(seen)
+    totals = np.concatenate([seen, np.empty_like(seen[1:])])
+    own = np.concatenate([np.einsum("nd,nd->n", seen, seen), np.empty(n - 1)])
+    sizes = np.ones(2 * n - 1)
+    for node, (left, right) in enumerate(merges.tolist(), start=n):
+        totals[node] = totals[left] + totals[right]
+        own[node] = own[left] + own[right]
+        sizes[node] = sizes[left] + sizes[right]
+    cosines: Wide = np.einsum("nd,nd->n", totals[n:], totals[n:]) - own[n:]
+    return cosines / (sizes[n:] * (sizes[n:] - 1))
 
 
 def _sums(seen: Floats, labels: Labels) -> Floats:
