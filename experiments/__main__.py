@@ -215,7 +215,9 @@ def _parser() -> argparse.ArgumentParser:
             name, help=help_, description=experiment.__doc__, epilog=datasets.LAYOUTS, formatter_class=plain
         )
         _add_common(command)
-        command.add_argument("--json", type=Path, metavar="FILE", help="file for all numbers")
+        command.add_argument(
+            "--json", type=Path, metavar="FILE", help="file for all numbers, its folder made where it is missing"
+        )
         command.add_argument("--figures", type=Path, metavar="DIR", help="folder for the plots, as PNG")
         experiment.add_options(command)
     return parser

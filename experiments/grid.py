@@ -69,7 +69,7 @@ def labelled(items: Items) -> tuple[Items, Classes]:
     """The items that have a label, and these as numbers, (n,): of others it is unknown who would want them.
 
     Raises:
-        DataError: there are no labels.
+        DataError: there are no labels, or all are the same.
     """
     if items.labels is None:
         raise DataError(
@@ -79,7 +79,9 @@ def labelled(items: Items) -> tuple[Items, Classes]:
         )
     rows = np.array([row for row, label in enumerate(items.labels) if label is not None])
     labels = [label for label in items.labels if label is not None]
-    _, codes = np.unique(labels, return_inverse=True)
+    names, codes = np.unique(labels, return_inverse=True)
+    if len(names) == 1:
+        raise DataError(f"all {len(rows):,} labelled items are {labels[0]!r}: there is nothing to tell areas apart by")
     return items.take(rows), codes.astype(np.intp)
 
 

@@ -55,7 +55,9 @@ def test_a_catalogue_of_one_asset_and_its_copies_sees_no_direction_there() -> No
     asset = stretched(2, 16)[:1]
     catalogue = Catalogue.of(np.repeat(asset, 5, axis=0))
 
+    nearly = np.nextafter(asset, np.float32(2))
     assert catalogue.seen(asset) == pytest.approx(0, abs=1e-6)
+    assert catalogue.seen(nearly) == pytest.approx(0, abs=1e-5)
     assert catalogue.contrasts(asset) == pytest.approx(0, abs=1e-6)
     assert np.isfinite(catalogue.seen(stretched(3, 16))).all()
 

@@ -126,11 +126,16 @@ def test_a_fault_in_one_experiment_costs_nobody_the_others_and_is_told_by_the_ex
     assert "1 of 2 experiments, 1 failed by a fault" in capsys.readouterr().out
 
 
-def test_rules_for_the_cut_take_captions_that_are_all_the_same_and_one_kind_alone(folder: Path) -> None:
+def test_rules_for_the_cut_take_captions_that_are_all_the_same(folder: Path) -> None:
     np.save(folder / "captions.npy", np.tile(np.load(folder / "captions.npy")[:1], (CLASSES * ITEMS, 1)))
     assert run("cuts", folder, "--classes", "2", "--assets", "4", "--draws", "1")["scaled"]
-    (folder / "items.jsonl").write_text("\n".join([json.dumps({"text": "x", "label": "x"})] * (CLASSES * ITEMS)))
-    assert run("cuts", folder, "--outliers", "1", "--classes", "1", "--assets", "4", "--draws", "1")["scaled"]
+
+
+def test_one_kind_alone_leaves_nothing_to_tell_areas_apart_by(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "items.jsonl").write_text("\n".join([json.dumps({"text": "x", "label": "toy"})] * (CLASSES * ITEMS)))
+
+    assert main(["areas", "--data", str(folder)]) == 2
+    assert f"all {CLASSES * ITEMS} labelled items are 'toy': there is nothing" in capsys.readouterr().err
 
 
 def test_rules_for_the_cut_are_compared_on_the_same_users(folder: Path) -> None:

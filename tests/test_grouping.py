@@ -23,7 +23,7 @@ from zccr_stream.grouping import CUT, Limits
 from zccr_stream.interests import find_areas
 from zccr_stream.settings import Settings
 
-LIMITS = Limits(rise=1.5, nearest=0.4, doubt_max=3.0, sure=10.5, alike=0.3, clear=0.5, loose=1.0)  # whatever is better
+LIMITS = Limits(rise=1.5, nearest=0.4, doubt_max=3.0, sure=10.5, alike=0.3, clear=0.5, loose=1.0)  # closer
 TOGETHER = replace(LIMITS, loose=-np.inf)  # nothing that is left over is parted
 
 
@@ -291,12 +291,14 @@ def test_what_a_user_has_most_of_is_one_area_though_ward_parts_it(seed: int, mon
     sizes = [160, 40, 20, 10, 5]
     rows = np.concatenate([np.arange(200 * kind, 200 * kind + size) for kind, size in enumerate(sizes)])
     truth = np.repeat(np.arange(5), sizes)
-    rule = replace(RULE, cut=None, limits=LIMITS, catalogues={IMAGE: Catalogue.of(vectors[::10])})
+    profile, rule = profile_of(vectors[rows]), replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors[::10])})
+    closer = replace(rule, limits=LIMITS)
 
-    areas = find_areas(profile_of(vectors[rows]), rule)
+    by_default, areas = find_areas(profile, rule), find_areas(profile, closer)
     monkeypatch.setattr(grouping, "_join", lambda _seen, labels, *_rule: labels)
-    by_ward = find_areas(profile_of(vectors[rows]), rule)
+    by_ward = find_areas(profile, closer)
 
+    assert adjusted_rand_score(truth, labels_of(by_default, len(rows))) > 0.85
     assert adjusted_rand_score(truth, labels_of(areas, len(rows))) > 0.95
     assert adjusted_rand_score(truth, labels_of(by_ward, len(rows))) < 0.6
 
@@ -318,6 +320,16 @@ def test_assets_settle_in_the_area_that_is_closest_to_them(seed: int, monkeypatc
     assert restless(seen, labels) == []
     assert restless(seen, by_ward) != []
     assert adjusted_rand_score(truth, labels) > adjusted_rand_score(truth, by_ward)
+
+
+def test_what_is_far_from_everything_does_not_join_what_is_alone() -> None:
+    """Though it is closer to that than to the others of its own area."""
+    far = [0.2, 0.1, 0.97]
+    seen = units(np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], far]))
+    near = units(np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [0.4, 0.1, 0.9]]))
+
+    assert grouping._settle(seen, np.array([0, 1, 1, 1])).tolist() == [0, 1, 1, 1]
+    assert grouping._settle(near, np.array([0, 1, 1, 1])).tolist() == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize("seed", [2, 4, 32])
@@ -467,7 +479,7 @@ def test_what_was_not_sampled_goes_where_it_is_closest_as_seen_in_the_catalogue(
     catalogue = Catalogue.of(vectors)
     rows = 20 * np.repeat(np.arange(6), 20) + np.tile(np.arange(20), 6)
     profile = profile_of(vectors[rows])
-    rule = replace(RULE, cut=None, limits=LIMITS, catalogues={IMAGE: catalogue}, sample_size=60)
+    rule = replace(RULE, cut=None, catalogues={IMAGE: catalogue}, sample_size=60)
 
     labels = labels_of(find_areas(profile, rule), len(rows))
 

@@ -57,7 +57,7 @@ class Catalogue:
         products = seen @ seen.T if m < seen.shape[1] else seen.T @ seen
         own = np.einsum("nd,nd->n", seen, seen)
         squared_cosine = ((products**2).sum() - (own**2).sum()) / (m * (m - 1))  # of different assets alone
-        return cls(sample, mean, whitener, max(1.0, float(1 / max(squared_cosine, _NOTHING))), frozenset(revisions))
+        return cls(sample, mean, whitener, float(1 / max(squared_cosine, _NOTHING)), frozenset(revisions))
 
     def seen(self, vectors: Floats) -> Floats:
         """The directions, (n, d), of `vectors` as seen from here; what lies at the mean has none and stays there."""
