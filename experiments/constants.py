@@ -61,6 +61,7 @@ STEPS = {
     "nearest": (0.0, 0.5, 0.7),
     "doubt_max": (0.0, 2.5, 3.5),
     "sure": (10.5, 14.0, math.inf),
+    "even": (1.0, 2.0, 4.0),
     "alike": (0.0, 0.2, 0.4),
     "clear": (0.0, 0.3, 0.7, math.inf),
     "loose": (-math.inf, 0.7, 1.3),

@@ -51,6 +51,34 @@ def test_unrelated_assets_are_at_right_angles_by_as_much_as_the_dimensions_say()
     assert 1 / (cosines**2).mean() == pytest.approx(catalogue.dimensions, rel=1e-5)
 
 
+def test_assets_of_one_kind_differ_in_the_dimensions_that_part_them_from_their_neighbours() -> None:
+    """Their kinds lie in 4 of 64; held against loops over neighbours."""
+    random = np.random.default_rng(0)
+    kinds = np.zeros((20, 64))
+    kinds[:, :4] = random.normal(size=(20, 4))
+    sample = units(np.repeat(kinds, 15, axis=0) + 0.1 * random.normal(size=(300, 64)))
+    catalogue = Catalogue.of(sample)
+    seen = catalogue.seen(sample).astype(np.float64)
+
+    differences = []
+    for row, asset in enumerate(seen):
+        others = np.delete(seen, row, axis=0)
+        differences.append(asset - others[np.argsort(others @ asset)[-3:]].mean(axis=0))
+    directions = np.stack([difference / np.linalg.norm(difference) for difference in differences])
+    cosines = (directions @ directions.T)[np.triu_indices(300, 1)]
+
+    assert catalogue.within == pytest.approx(1 / (cosines**2).mean(), rel=1e-3)
+    assert catalogue.dimensions < 10 < 40 < catalogue.within
+
+
+@pytest.mark.parametrize("assets", [2, 3, 4, 40])
+def test_copies_say_nothing_of_what_one_kind_differs_in(assets: int) -> None:
+    catalogue = Catalogue.of(np.repeat(stretched(2, 16), assets // 2, axis=0))
+
+    assert catalogue.within > 0
+    assert np.isfinite(catalogue.within)
+
+
 def test_a_catalogue_of_one_asset_and_its_copies_sees_no_direction_there() -> None:
     asset = stretched(2, 16)[:1]
     catalogue = Catalogue.of(np.repeat(asset, 5, axis=0))

@@ -18,6 +18,7 @@ from scipy.linalg.lapack import dtrtri
 from zccr_stream.calibration import Alignment, align
 
 _SHRINKAGE = 30.0  # of a catalogue's covariance, towards so many times its mean variance in every direction
+_NEIGHBOURS = 3  # a copy among them does not matter
 _NEW_SHARE_MAX = 1 / 8  # of the assets that a joint space is found by
 _NOTHING = 1e-6  # float32 does not tell smaller lengths and cosines from 0
 
@@ -32,13 +33,15 @@ class Catalogue:
     towards a sphere (to S + 30 tr(S) / d), up to a factor that keeps lengths much as they were. Directions in which all
     assets differ anyway say less of what is alike. Seen so, unrelated assets of every encoder are at right angles on
     average, and `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even
-    dimensions is p.
+    dimensions is p. Where kinds lie in few directions, or in few worlds of kinds, that is less than what assets of one
+    kind differ in: `within` says the same of what parts assets from their nearest neighbours.
     """
 
     sample: Floats = field(repr=False)
     mean: Floats = field(repr=False)
     whitener: Floats = field(repr=False)
     dimensions: float
+    within: float
     revisions: frozenset[tuple[str, int]] = field(default=frozenset(), repr=False)
 
     @classmethod
@@ -53,11 +56,10 @@ class Catalogue:
             raise ValueError(f"a catalogue of {m} vectors; expected at least 2")
         mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         whitener = _whitener(sample - mean)
-        seen = _units((sample - mean) @ whitener).astype(np.float64)
-        products = seen @ seen.T if m < seen.shape[1] else seen.T @ seen
-        own = np.einsum("nd,nd->n", seen, seen)
-        squared_cosine = ((products**2).sum() - (own**2).sum()) / (m * (m - 1))  # of different assets alone
-        return cls(sample, mean, whitener, float(1 / max(squared_cosine, _NOTHING)), frozenset(revisions))
+        seen = _units((sample - mean) @ whitener)
+        dimensions = _dimensions(seen)
+        within = _dimensions(_from_neighbours(seen), otherwise=dimensions)
+        return cls(sample, mean, whitener, dimensions, within, frozenset(revisions))
 
     def seen(self, vectors: Floats) -> Floats:
         """The directions, (n, d), of `vectors` as seen from here; what lies at the mean has none and stays there."""
@@ -136,6 +138,26 @@ def _whitener(centred: Floats) -> Floats:
     shrunk = covariance / variance + _SHRINKAGE * np.eye(d)
     inverse: Floats = dtrtri(cholesky(shrunk / (1 + _SHRINKAGE)))[0].astype(np.float32)
     return inverse
+
+
+def _dimensions(directions: Floats, otherwise: float = 1 / _NOTHING) -> float:
+    """One over the mean squared cosine of two different of (m, d) directions; what has none does not count."""
+    directions = directions[directions.any(axis=1)].astype(np.float64)
+    m, d = directions.shape
+    if m < 2:
+        return otherwise
+    products = directions @ directions.T if m < d else directions.T @ directions
+    own = np.einsum("nd,nd->n", directions, directions)
+    return float(1 / max(((products**2).sum() - (own**2).sum()) / (m * (m - 1)), _NOTHING))
+
+
+def _from_neighbours(seen: Floats) -> Floats:
+    """The directions, (m, d), in which each of (m, d) assets lies from the mean of its nearest; copies have none."""
+    k = min(_NEIGHBOURS, len(seen) - 1)
+    cosines = seen @ seen.T
+    np.fill_diagonal(cosines, -np.inf)
+    nearest = np.argpartition(cosines, -k, axis=1)[:, -k:]
+    return _units(seen - seen[nearest].mean(axis=1))
 
 
 def _units(vectors: npt.NDArray[np.floating]) -> Floats:

@@ -47,6 +47,8 @@ class Limits:
       left: `doubt_max` max(0, 1 - s / `sure`)^2. The surety s is the mean cosine of a merge's assets in deviations of
       an asset's mean cosine to m - 1 strangers, sqrt(1 / (p (m - 1))): of each asset the highest of all merges that
       hold it, and of these the median;
+    - what one area is like, the first and the third, goes by the dimensions that assets of one kind differ in, where
+      these are many more: the catalogue's `within` over `even`, from p to `even` times p;
     - no limit is below a quarter of how far strangers lie apart: copies stay together in the smallest spaces, too.
     Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
     the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
@@ -60,6 +62,7 @@ class Limits:
     nearest: float = 0.6
     doubt_max: float = 3.0
     sure: float = 12.0
+    even: float = 3.0
     alike: float = 0.3
     clear: float = 0.5
     loose: float = 1.0
@@ -71,6 +74,8 @@ class Limits:
                 raise ValueError(f"{name} is {value}; expected a number of at least 0")
         if not self.sure > 0:
             raise ValueError(f"sure is {self.sure}; expected a number above 0, or infinity: nothing ends doubt")
+        if not self.even >= 1:
+            raise ValueError(f"even is {self.even}; expected at least 1, which leaves p as it is")
         for name in ("clear", "loose"):
             if math.isnan(getattr(self, name)):
                 raise ValueError(f"{name} is not a number")
@@ -83,8 +88,10 @@ class Limits:
         n, m = len(tree) + 1, tree[:, 3]
         surety = _typical_highest(tree, np.sqrt(catalogue.dimensions * (m - 1)) * cosines)
         doubt = self.doubt_max * max(1 - surety / self.sure, 0) ** 2
-        deviations = self.rise * np.sqrt(m / 2) - self.nearest * np.sqrt(2 * np.log(n / m)) - doubt
-        limits = 1 + deviations / math.sqrt(catalogue.dimensions)
+        nearer = self.nearest * np.sqrt(2 * np.log(n / m)) / math.sqrt(catalogue.dimensions)
+        of_kind = min(max(catalogue.dimensions, catalogue.within / self.even), catalogue.dimensions * self.even)
+        of_one = (self.rise * np.sqrt(m / 2) - doubt) / math.sqrt(of_kind)
+        limits = 1 + of_one - nearer
         heights: Wide = tree[:, 2] / (math.sqrt(2) * np.maximum(limits, _COPIES))
         return heights
 
