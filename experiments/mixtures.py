@@ -1,11 +1,13 @@
 """Made-up embeddings whose classes are known: a folder for `--data`, where everything about areas is under control.
 
-    python -m experiments.mixtures DIR [--classes N] [--dimensions D] [--spread S] [--gap G] [--seed N]
+    python -m experiments.mixtures DIR [--classes N] [--dimensions D] [--spread S] [--worlds N] [--gap G] [--seed N]
 
 Each class has a direction, and its items lie around it, `--spread` times as wide as the directions are long. Directions
 and items vary along few axes more than along most, as the embeddings of trained encoders do; sizes of classes fall by a
-power law, from 250 items to 6. A picture and its caption share an item and differ by noise, and `--gap` is how far the
-modalities lie apart. The same options give the same folder.
+power law, from 250 items to 6. With `--worlds` every class belongs to one of so many, as dogs and cats to one and shoes
+and shirts to another, whose directions are one and a half times as long as those of classes. A picture and its caption
+share an item and differ by noise, and `--gap` is how far the modalities lie apart. The same options give the same
+folder.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from experiments.grid import at_least
 
 NOISE = 0.5  # of the spread, between a picture and its caption
 SHARED = 1.0  # what all items have in common
+WORLD = 1.5  # what all items of a world have in common
 SIZES = (6, 250)
 LONGEST = 1e6  # spread and gap: beyond it nothing of the classes is left in float32
 
@@ -31,7 +34,7 @@ Wide = npt.NDArray[np.float64]
 
 
 def mixture(
-    classes: int, dimensions: int, spread: float, gap: float, seed: int
+    classes: int, dimensions: int, spread: float, worlds: int, gap: float, seed: int
 ) -> tuple[Wide, Wide, npt.NDArray[np.intp]]:
     """Pictures and captions, (n, d) unit vectors, and each pair's class, (n,)."""
     random = np.random.default_rng(seed)
@@ -46,6 +49,9 @@ def mixture(
         return varied
 
     items = vary(classes, turns[0])[labels] + spread * vary(len(labels), turns[1])
+    if worlds > 1:
+        of_world = _units(np.random.default_rng([seed, worlds]).normal(size=(worlds, dimensions)))
+        items += WORLD * of_world[labels % worlds]
     shared, *sides = _units(random.normal(size=(3, dimensions)))
     pictures, captions = (
         _units(items + NOISE * spread * vary(len(labels), turns[0]) + SHARED * shared + gap * side) for side in sides
@@ -62,13 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--classes", type=at_least(2), default=60, metavar="N", help="by default %(default)s")
     parser.add_argument("--dimensions", type=at_least(2), default=64, metavar="D", help="by default %(default)s")
     parser.add_argument("--spread", type=_length, default=1.2, metavar="S", help="by default %(default)s")
+    parser.add_argument("--worlds", type=at_least(1), default=1, metavar="N", help="by default %(default)s, or none")
     parser.add_argument("--gap", type=_length, default=0.5, metavar="G", help="by default %(default)s")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="by default %(default)s")
     options = parser.parse_args(arguments)
     try:
         precomputed.make_folder(options.folder)
         pictures, captions, labels = mixture(
-            options.classes, options.dimensions, options.spread, options.gap, options.seed
+            options.classes, options.dimensions, options.spread, options.worlds, options.gap, options.seed
         )
         texts, kinds = [f"item {row}" for row in range(len(labels))], [f"class {label}" for label in labels.tolist()]
         precomputed.write(options.folder, pictures.astype(np.float32), captions.astype(np.float32), texts, kinds)

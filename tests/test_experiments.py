@@ -303,6 +303,22 @@ def test_a_made_up_mixture_has_areas_that_serve_the_feed_with_outliers_beside_th
     assert report["rule"]["feed_recall"] > 0.95
 
 
+def test_classes_of_a_made_up_world_are_more_alike_than_those_of_two(tmp_path: Path) -> None:
+    for name, worlds in (("one", []), ("two", ["--worlds", "2"])):
+        assert mixtures.main([str(tmp_path / name), "--classes", "20", "--spread", ".3", *worlds]) == 0
+    kinds = [json.loads(line)["label"] for line in (tmp_path / "two/items.jsonl").read_text().splitlines()]
+    classes = np.array([int(kind.removeprefix("class ")) for kind in kinds])
+
+    def alike(name: str) -> tuple[float, float]:
+        cosines = (vectors := np.load(tmp_path / name / "images.npy")) @ vectors.T
+        same_world = (classes[:, None] - classes) % 2 == 0
+        other_class = classes[:, None] != classes
+        return float(cosines[same_world & other_class].mean()), float(cosines[~same_world].mean())
+
+    assert alike("one")[0] == pytest.approx(alike("one")[1], abs=0.1)
+    assert alike("two")[0] > alike("two")[1] + 0.3
+
+
 def test_constants_of_the_cut_are_compared_with_the_best_fixed_distances(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
