@@ -64,6 +64,7 @@ STEPS = {
     "even": (1.0, 2.0, 4.0),
     "alike": (0.0, 0.2, 0.4),
     "clear": (0.0, 0.3, 0.7, math.inf),
+    "apart": (0.25, 0.35, math.inf),
     "loose": (-math.inf, 0.7, 1.3),
 }
 

@@ -23,7 +23,9 @@ from zccr_stream.grouping import CUT, Limits
 from zccr_stream.interests import find_areas
 from zccr_stream.settings import Settings
 
-LIMITS = Limits(rise=1.5, nearest=0.4, doubt_max=3.0, sure=10.5, even=3.0, alike=0.3, clear=0.5, loose=1.0)  # closer
+LIMITS = Limits(
+    rise=1.5, nearest=0.4, doubt_max=3.0, sure=10.5, even=3.0, alike=0.3, clear=0.5, apart=0.3, loose=1.0
+)  # closer
 TOGETHER = replace(LIMITS, loose=-np.inf)  # nothing that is left over is parted
 
 
@@ -245,7 +247,7 @@ def test_copies_of_the_asset_at_the_catalogues_mean_stay_together_beside_others_
     "wrong",
     [{"rise": -1}, {"nearest": np.nan}, {"doubt_max": np.inf}, {"sure": 0}, {"sure": np.nan}, {"even": 0.9},
      {"even": np.nan}, {"alike": -0.1},
-     {"clear": np.nan}, {"loose": np.nan}],
+     {"clear": np.nan}, {"apart": np.nan}, {"loose": np.nan}],
 )  # fmt: skip
 def test_limits_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     (name,) = wrong
@@ -263,7 +265,7 @@ def test_areas_that_are_as_close_as_one_are_joined_the_clearest_first(seed: int,
     seen = catalogue.seen(units(kinds + random.uniform(0.2, 1) * random.normal(size=(n, dimension))))
     labels = np.unique(random.integers(max(1, n // 3), size=n), return_inverse=True)[1]
 
-    joined = grouping._join(seen, labels, LIMITS, catalogue)
+    joined = grouping._join(seen, labels, np.arange(n), LIMITS, catalogue)
 
     cosines = seen.astype(np.float64) @ seen.T
     groups = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
@@ -272,7 +274,10 @@ def test_areas_that_are_as_close_as_one_are_joined_the_clearest_first(seed: int,
         def surplus(pair: tuple[npt.NDArray[np.intp], ...]) -> float:
             inside = np.concatenate([cosines[np.ix_(rows, rows)][~np.eye(len(rows), dtype=bool)] for rows in pair])
             clear = LIMITS.clear / catalogue.dimensions**0.5
-            return float(cosines[np.ix_(*pair)].mean() - LIMITS.alike * inside.mean() - clear)
+            between = float(cosines[np.ix_(*pair)].mean())
+            if inside.mean() - between > LIMITS.apart:
+                return -np.inf
+            return float(between - LIMITS.alike * inside.mean() - clear)
 
         best = max(pairs, key=surplus)
         if surplus(best) < 0:
@@ -282,6 +287,53 @@ def test_areas_that_are_as_close_as_one_are_joined_the_clearest_first(seed: int,
     for label, rows in enumerate(groups):
         expected[rows] = label
     assert adjusted_rand_score(expected, joined) == 1
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([8, 64]), st.integers(2, 8))
+def test_what_is_uploaded_often_counts_once_where_areas_are_joined(seed: int, dimension: int, areas: int) -> None:
+    random = np.random.default_rng(seed)
+    catalogue = Catalogue.of(units(random.normal(size=(300, dimension))))
+    labels = np.repeat(np.arange(areas), 3)
+    kinds = random.normal(size=(3, dimension))[labels % 3]
+    seen = catalogue.seen(units(kinds + random.uniform(0.2, 1) * random.normal(size=kinds.shape)))
+    often = np.repeat(np.arange(len(seen)), random.integers(1, 4, size=len(seen)))
+
+    once = grouping._join(seen, labels, np.arange(len(seen)), LIMITS, catalogue)
+    with_copies = grouping._join(seen[often], labels[often], often, LIMITS, catalogue)
+
+    assert adjusted_rand_score(once[often], with_copies) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_uploading_all_again_parts_nothing(seed: int) -> None:
+    """Copies, of which one is stored a little differently, are still what their kind is."""
+    vectors = space(30, 64, 1.0, 0.5, seed)
+    rows = 20 * np.repeat(np.arange(5), 8) + np.tile(np.arange(8), 5)
+    again = units(vectors[rows] + 0.02 / 64**0.5 * np.random.default_rng(seed).normal(size=(40, 64)))
+    own = np.concatenate([vectors[rows], vectors[rows], again])
+
+    areas = find_areas(profile_of(own), replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors)}))
+
+    assert adjusted_rand_score(np.tile(rows // 20, 3), labels_of(areas, len(own))) > 0.95
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kinds_that_share_a_world_are_not_joined(seed: int) -> None:
+    """Though they are far more alike than strangers are."""
+    worlds, kinds = mixture(list(range(5)), 128, 0.0, seed), mixture(list(range(50)), 128, 0.0, seed + 10)
+    random = np.random.default_rng(seed)
+    kind = np.repeat(np.arange(50), 25)
+    vectors = units(1.2 * worlds[kind // 10] + kinds[kind] + 0.8 * random.normal(size=(1250, 128)) / 128**0.5)
+    own = random.permutation(50)[:20]
+    rows = np.flatnonzero(np.isin(kind, own) & (np.arange(1250) % 25 < 5))
+    rule = replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors)})
+
+    areas = find_areas(profile_of(vectors[rows]), rule)
+    always = find_areas(profile_of(vectors[rows]), replace(rule, limits=Limits(apart=np.inf)))
+
+    assert adjusted_rand_score(kind[rows], labels_of(areas, len(rows))) > 0.95
+    assert adjusted_rand_score(kind[rows], labels_of(always, len(rows))) < 0.5
 
 
 @pytest.mark.parametrize("seed", [2, 3, 5])

@@ -27,6 +27,7 @@ CUT = 1.1
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
 _TIE = 1e-6  # lengths and cosines closer than this are equal: float32 does not tell them apart
 _FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, and how much closer a round after them
+_SAME = 0.1  # Ward's distance of copies as seen, which may differ by their encoding: cosines above .995
 _COPIES = 0.25  # of how far strangers lie apart: what is closer is one area, whatever the doubt
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
 
@@ -52,8 +53,10 @@ class Limits:
     - no limit is below a quarter of how far strangers lie apart: copies stay together in the smallest spaces, too.
     Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
     the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
-    sqrt(1 / p) more, which is what strangers' cosines deviate by. Where the cosine of two assets of an area is on
-    average below `loose` times sqrt(1 / p), it holds what is left over, and falls into parts that do not.
+    sqrt(1 / p) more, which is what strangers' cosines deviate by; but not where it is more than `apart` below what it
+    is inside them, as of kinds that are clear and share a world. Copies count once there.
+    Where the cosine of two assets of an area is on average below `loose` times sqrt(1 / p), it holds what is left over,
+    and falls into parts that do not.
 
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
@@ -65,6 +68,7 @@ class Limits:
     even: float = 3.0
     alike: float = 0.3
     clear: float = 0.5
+    apart: float = 0.3
     loose: float = 1.0
 
     def __post_init__(self) -> None:
@@ -76,7 +80,7 @@ class Limits:
             raise ValueError(f"sure is {self.sure}; expected a number above 0, or infinity: nothing ends doubt")
         if not self.even >= 1:
             raise ValueError(f"even is {self.even}; expected at least 1, which leaves p as it is")
-        for name in ("clear", "loose"):
+        for name in ("clear", "apart", "loose"):
             if math.isnan(getattr(self, name)):
                 raise ValueError(f"{name} is not a number")
 
@@ -178,7 +182,8 @@ def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labe
     if catalogue is not None:
         heights = rule.limits.heights(tree, _cosines(seen, merges), catalogue)
         labels = _settle(seen, _cut(merges, heights, rule.areas_max))
-        labels = _settle(seen, _join(seen, labels, rule.limits, catalogue))
+        copies = _cut(merges, tree[:, 2] / _SAME, n)
+        labels = _settle(seen, _join(seen, labels, copies, rule.limits, catalogue))
         return _part(seen, labels, rule, catalogue)
     limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
     return _cut(merges, tree[:, 2] / limits, rule.areas_max)
@@ -225,20 +230,28 @@ def _settle(seen: Floats, labels: Labels) -> Labels:
     return labels
 
 
-def _join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) -> Labels:
-    """Make one area of any two of (n, d) assets' areas that are as close as one, the clearest first (`Limits`)."""
+def _join(seen: Floats, labels: Labels, copies: Labels, limits: Limits, catalogue: Catalogue) -> Labels:
+    """Make one area of any two of (n, d) assets' areas that are as close as one, the clearest first (`Limits`).
+
+    Of several assets that are copies of each other, which share a number of `copies`, (n,), each counts in part.
+    """
     several = np.flatnonzero(np.bincount(labels) > 1)
-    k, sizes = len(several), np.bincount(labels)[several].astype(np.float64)
-    totals = _sums(seen, labels)[several].astype(np.float64)
+    parts = (1 / np.bincount(copies)[copies]).astype(np.float32)
+    k, sizes = len(several), np.bincount(labels, parts)[several]
+    totals = _sums(seen * parts[:, None], labels)[several].astype(np.float64)
     products = totals @ totals.T
     clear = limits.clear / math.sqrt(catalogue.dimensions)
     left = np.ones(k, np.bool_)
 
     def surplus_of(one: int) -> Wide:
         inside, pairs = products.diagonal() - sizes, sizes * (sizes - 1)  # cosines of different assets, and how many
-        usual = (inside[one] + inside) / (pairs[one] + pairs)
-        surplus: Wide = products[one] / (sizes[one] * sizes) - limits.alike * usual - clear
-        return np.where(left & (np.arange(k) != one), surplus, -np.inf)
+        of_both = pairs[one] + pairs
+        known = of_both > 1  # not of copies alone
+        usual = np.where(known, (inside[one] + inside) / np.maximum(of_both, 1), 1)
+        between = products[one] / (sizes[one] * sizes)
+        told_apart = known & (usual - between > limits.apart)
+        surplus: Wide = between - limits.alike * usual - clear
+        return np.where(left & (np.arange(k) != one) & ~told_apart, surplus, -np.inf)
 
     surplus = np.stack([surplus_of(one) for one in range(k)]) if k > 1 else np.full((1, 1), -np.inf)
     labels = labels.copy()
