@@ -78,6 +78,19 @@ def oldest(profile: Profile, area: Area) -> int:
     return min(rows, key=lambda row: (profile.occurred_at_ns[row], profile.asset_ids[row]))
 
 
+def worlds(count: int, kinds: int, length: float, spread: float, seed: int) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """A catalogue of 25 assets of every kind in 128 dimensions, so many `kinds` in each world, and the assets' kinds.
+
+    The directions that a world's kinds have in common are of this `length`, those of kinds of length 1.
+    """
+    kind = np.repeat(np.arange(count * kinds), 25)
+    of_world = mixture(list(range(count)), 128, 0.0, seed)[kind // kinds]
+    noise = np.random.default_rng(seed).normal(size=(len(kind), 128)) / 128**0.5
+    return units(
+        length * of_world + mixture(list(range(count * kinds)), 128, 0.0, seed + 10)[kind] + spread * noise
+    ), kind
+
+
 def space(kinds: int, dimension: int, spread: float, shared: float, seed: int) -> Floats:
     """A catalogue of 20 assets of every kind; `shared` is the length of the direction that all have in common."""
     vectors = mixture(np.repeat(np.arange(kinds), 20).tolist(), dimension, spread, seed).astype(np.float64)

@@ -14,7 +14,7 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
-from tests.made_up import RULE, Floats, labels_of, mixture, named, profile_of, space, units
+from tests.made_up import RULE, Floats, labels_of, mixture, named, profile_of, space, units, worlds
 from zccr_stream import grouping
 from zccr_stream.catalogue import Catalogue
 from zccr_stream.events import IMAGE, TEXT
@@ -173,11 +173,8 @@ def test_the_more_sure_kin_is_the_farther_apart_may_it_lie(seed: int, dimension:
 @pytest.mark.parametrize("seed", range(3))
 def test_kinds_of_one_world_are_told_apart_on_a_platform_of_two(assets: int, seed: int) -> None:
     """Where two assets of any kinds of one world are far more alike than most."""
-    worlds, kinds = mixture([0, 1], 128, 0.0, seed), mixture(list(range(40)), 128, 0.0, seed + 10)
-    noise = np.random.default_rng(seed).normal(size=(1000, 128)) / 128**0.5
-    kind = np.repeat(np.arange(40), 25)
-    vectors = units(1.5 * worlds[kind // 20] + kinds[kind] + 0.6 * noise)
-    rows = np.flatnonzero((kind < 10) & (np.arange(1000) % 25 < assets))
+    vectors, kind = worlds(2, 20, 1.5, 0.6, seed)
+    rows = np.flatnonzero((kind < 10) & (np.arange(len(kind)) % 25 < assets))
 
     areas = find_areas(profile_of(vectors[rows]), replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors)}))
 
@@ -321,12 +318,9 @@ def test_uploading_all_again_parts_nothing(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_kinds_that_share_a_world_are_not_joined(seed: int) -> None:
     """Though they are far more alike than strangers are."""
-    worlds, kinds = mixture(list(range(5)), 128, 0.0, seed), mixture(list(range(50)), 128, 0.0, seed + 10)
-    random = np.random.default_rng(seed)
-    kind = np.repeat(np.arange(50), 25)
-    vectors = units(1.2 * worlds[kind // 10] + kinds[kind] + 0.8 * random.normal(size=(1250, 128)) / 128**0.5)
-    own = random.permutation(50)[:20]
-    rows = np.flatnonzero(np.isin(kind, own) & (np.arange(1250) % 25 < 5))
+    vectors, kind = worlds(5, 10, 1.2, 0.8, seed)
+    own = np.random.default_rng(seed).permutation(50)[:20]
+    rows = np.flatnonzero(np.isin(kind, own) & (np.arange(len(kind)) % 25 < 5))
     rule = replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors)})
 
     areas = find_areas(profile_of(vectors[rows]), rule)

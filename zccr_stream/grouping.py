@@ -233,12 +233,12 @@ def _settle(seen: Floats, labels: Labels) -> Labels:
 def _join(seen: Floats, labels: Labels, copies: Labels, limits: Limits, catalogue: Catalogue) -> Labels:
     """Make one area of any two of (n, d) assets' areas that are as close as one, the clearest first (`Limits`).
 
-    Of several assets that are copies of each other, which share a number of `copies`, (n,), each counts in part.
+    Assets of one number in `copies`, (n,), are copies of each other and count as one together.
     """
     several = np.flatnonzero(np.bincount(labels) > 1)
-    parts = (1 / np.bincount(copies)[copies]).astype(np.float32)
-    k, sizes = len(several), np.bincount(labels, parts)[several]
-    totals = _sums(seen * parts[:, None], labels)[several].astype(np.float64)
+    shares = (1 / np.bincount(copies)[copies]).astype(np.float32)
+    k, sizes = len(several), np.bincount(labels, shares)[several]
+    totals = _sums(seen * shares[:, None], labels)[several].astype(np.float64)
     products = totals @ totals.T
     clear = limits.clear / math.sqrt(catalogue.dimensions)
     left = np.ones(k, np.bool_)
