@@ -43,6 +43,7 @@ from experiments import (
 )
 from experiments.datasets import Items
 from experiments.outcome import Outcome
+from zccr_stream.assemble import warn_of_unknown_settings
 from zccr_stream.settings import explain
 
 
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    warn_of_unknown_settings()
     try:
         _check_written(options)
         items = _load(options)

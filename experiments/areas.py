@@ -5,8 +5,8 @@
 A simulated user uploaded m assets of each of c classes, drawn from the labels, all of one modality: once pictures, to
 be recommended captions, and once captions, to be recommended pictures. The pairs they were drawn from are theirs alone;
 of the rest up to 1,000 belong to others. Four ways to areas go over the same users, seeds and feeds by production's
-code and its settings, with all items for the catalogue (`ZCCR_AREA_CUT=1.3 python -m experiments areas …` measures an
-absolute cut instead):
+code and its settings, with all items for the catalogue; scores are cosines, whatever `ZCCR_SCORES`
+(`ZCCR_AREA_CUT=1.3 python -m experiments areas …` measures an absolute cut instead):
   rule   the areas that production finds (its default cut is calibrated; below 100 pairs no catalogue is known, and it
          is the one that is not)
   true   the classes themselves

@@ -44,7 +44,7 @@ def test_unrelated_assets_are_at_right_angles_by_as_much_as_the_dimensions_say()
     sample = stretched(500, 64)
     catalogue = Catalogue.of(sample)
 
-    seen = catalogue.seen(sample).astype(np.float64)
+    seen = catalogue.among_kin(catalogue.seen(sample)).astype(np.float64)
     cosines = (seen @ seen.T)[np.triu_indices(len(seen), 1)]
 
     assert cosines.mean() == pytest.approx(0, abs=0.02)
@@ -58,7 +58,7 @@ def test_assets_of_one_kind_differ_in_the_dimensions_that_part_them_from_their_n
     kinds[:, :4] = random.normal(size=(20, 4))
     sample = units(np.repeat(kinds, 15, axis=0) + 0.1 * random.normal(size=(300, 64)))
     catalogue = Catalogue.of(sample)
-    seen = catalogue.seen(sample).astype(np.float64)
+    seen = catalogue.among_kin(catalogue.seen(sample)).astype(np.float64)
 
     differences = []
     for row, asset in enumerate(seen):
@@ -77,6 +77,44 @@ def test_copies_say_nothing_of_what_one_kind_differs_in(assets: int) -> None:
 
     assert catalogue.within > 0
     assert np.isfinite(catalogue.within)
+
+
+@pytest.mark.parametrize(("share", "often"), [(0.25, 4), (0.5, 4), (0.5, 6)])
+def test_what_was_uploaded_often_hardly_changes_what_one_kind_differs_in(share: float, often: int) -> None:
+    sample = stretched(400, 64)
+    copied = sample[: int(share * len(sample))]
+
+    catalogue = Catalogue.of(np.concatenate([sample, *[copied] * (often - 1)]))
+
+    assert catalogue.within == pytest.approx(Catalogue.of(sample).within, rel=0.2)
+
+
+def test_where_every_asset_has_copies_enough_one_kind_differs_in_what_strangers_do() -> None:
+    catalogue = Catalogue.of(np.repeat(stretched(100, 64), 4, axis=0))
+
+    assert catalogue.within == catalogue.dimensions
+
+
+@pytest.mark.parametrize("d", [3, 16, 64])
+def test_assets_are_drawn_halfway_to_the_mean_of_their_kin(d: int) -> None:
+    """Held against loops; what is asked for is the catalogue's own, a copy, somebody else's, or nowhere."""
+    sample = stretched(200, d)
+    catalogue = Catalogue.of(sample)
+    seen = np.concatenate(
+        [catalogue.seen(np.concatenate([sample[:5], stretched(20, d)])), np.zeros((1, d), np.float32)]
+    )
+
+    expected = []
+    for asset in seen.astype(np.float64):
+        cosines = [float(other @ asset) for other in catalogue.directions.astype(np.float64)]
+        others = [0.0 if cosine > 0.995 else cosine for cosine in cosines]
+        deviation = float(np.mean(np.square(others))) ** 0.5
+        weights = [max(cosine - 2 * deviation, 0.0) for cosine in others]
+        pull = sum(weight * other for weight, other in zip(weights, catalogue.directions, strict=True))
+        drawn = asset + 0.5 * pull / (sum(weights) + 0.1 * deviation) if deviation else asset
+        expected.append(drawn / (np.linalg.norm(drawn) or 1))
+
+    assert catalogue.among_kin(seen) == pytest.approx(np.stack(expected), abs=1e-5)
 
 
 def test_a_catalogue_of_one_asset_and_its_copies_sees_no_direction_there() -> None:

@@ -18,6 +18,9 @@ from scipy.linalg.lapack import dtrtri
 from zccr_stream.calibration import Alignment, align
 
 _SHRINKAGE = 30.0  # of a catalogue's covariance, towards so many times its mean variance in every direction
+_KIN = 2.0  # deviations from right angles from which on one of the catalogue's assets is an asset's kin
+_PULL, _FEW = 0.5, 0.1  # how much kin count beside oneself; in deviations, what all of them must be more than for that
+_COPY = 0.995  # from this cosine on one is a copy, or oneself, and says nothing about the others
 _NEIGHBOURS = 3  # a copy among them does not matter
 _NEW_SHARE_MAX = 1 / 8  # of the assets that a joint space is found by
 _NOTHING = 1e-6  # float32 does not tell smaller lengths and cosines from 0
@@ -32,14 +35,22 @@ class Catalogue:
     `mean` is (d,), and `whitener`, W, is (d, d): W W' is the inverse of the assets' covariance S, shrunk a long way
     towards a sphere (to S + 30 tr(S) / d), up to a factor that keeps lengths much as they were. Directions in which all
     assets differ anyway say less of what is alike. Seen so, unrelated assets of every encoder are at right angles on
-    average, and `dimensions`, p, says how strictly: it is one over their mean squared cosine, which of p even
-    dimensions is p. Where kinds lie in few directions, or in few worlds of kinds, that is less than what assets of one
-    kind differ in: `within` says the same of what parts assets from their nearest neighbours.
+    average.
+
+    One asset says little of its kind; assets that are surely like it say more. Of the sample's `directions`, (m, d), an
+    asset's kin are those whose cosine is more than two deviations, the root of its mean squared cosine with all. They
+    weigh what is above that, and half of their mean is added to the asset: one step of mean shift (Comaniciu, Meer
+    2002). So kinds of which the catalogue has many assets are told apart though any two of them are little alike.
+
+    `dimensions`, p, says how strictly strangers among their kin are at right angles: it is one over their mean squared
+    cosine, which of p even dimensions is p. Where kinds lie in few directions, or in few worlds of kinds, that is less
+    than what assets of one kind differ in: `within` says the same of what parts assets from their nearest neighbours.
     """
 
     sample: Floats = field(repr=False)
     mean: Floats = field(repr=False)
     whitener: Floats = field(repr=False)
+    directions: Floats = field(repr=False)
     dimensions: float
     within: float
     revisions: frozenset[tuple[str, int]] = field(default=frozenset(), repr=False)
@@ -56,14 +67,19 @@ class Catalogue:
             raise ValueError(f"a catalogue of {m} vectors; expected at least 2")
         mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         whitener = _whitener(sample - mean)
-        seen = _units((sample - mean) @ whitener)
-        dimensions = _dimensions(seen)
-        within = _dimensions(_from_neighbours(seen), otherwise=dimensions)
-        return cls(sample, mean, whitener, dimensions, within, frozenset(revisions))
+        directions = _units((sample - mean) @ whitener)
+        among_kin = _among_kin(directions, directions)
+        dimensions = _dimensions(among_kin)
+        within = _dimensions(_from_neighbours(among_kin), otherwise=dimensions)
+        return cls(sample, mean, whitener, directions, dimensions, within, frozenset(revisions))
 
     def seen(self, vectors: Floats) -> Floats:
         """The directions, (n, d), of `vectors` as seen from here; what lies at the mean has none and stays there."""
         return _units((vectors - self.mean) @ self.whitener)
+
+    def among_kin(self, seen: Floats) -> Floats:
+        """The directions, (n, d), of assets as `seen` from here, (n, d), with half of their kin's mean added."""
+        return _among_kin(seen, self.directions)
 
     def contrasts(self, vectors: Floats) -> Floats:
         """What tells each of (n, d) `vectors` from the catalogue's assets, (n, d); 0 of what lies at their mean.
@@ -140,6 +156,16 @@ def _whitener(centred: Floats) -> Floats:
     return inverse
 
 
+def _among_kin(seen: Floats, directions: Floats) -> Floats:
+    """See `Catalogue`: the directions, (n, d), of (n, d) assets with half of the mean of their kin of (m, d) added."""
+    cosines = seen @ directions.T
+    cosines[cosines > _COPY] = 0
+    deviations = np.sqrt(np.einsum("nm,nm->n", cosines, cosines) / len(directions))[:, None]
+    weights = np.maximum(cosines - _KIN * deviations, 0)
+    totals = weights.sum(axis=1, keepdims=True) + _FEW * deviations
+    return _units(seen + _PULL * (weights @ directions) / np.where(totals > 0, totals, 1))
+
+
 def _dimensions(directions: Floats, otherwise: float = 1 / _NOTHING) -> float:
     """One over the mean squared cosine of two different of (m, d) directions; what has none does not count."""
     directions = directions[directions.any(axis=1)].astype(np.float64)
@@ -161,5 +187,8 @@ def _from_neighbours(seen: Floats) -> Floats:
 
 
 def _units(vectors: npt.NDArray[np.floating]) -> Floats:
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    return (vectors / np.where(lengths > _NOTHING, lengths, np.float32(1))[:, None]).astype(np.float32, copy=False)
+    """(n, d) vectors at unit length; what has none but by rounding is 0."""
+    vectors = vectors.astype(np.float32, copy=False)
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
+    directions: Floats = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > _NOTHING)
+    return directions

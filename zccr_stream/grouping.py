@@ -28,7 +28,7 @@ _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however l
 _TIE = 1e-6  # lengths and cosines closer than this are equal: float32 does not tell them apart
 _FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, and how much closer a round after them
 _SAME = 0.1  # Ward's distance of copies as seen, which may differ by their encoding: cosines above .995
-_COPIES = 0.25  # of how far strangers lie apart: what is closer is one area, whatever the doubt
+_LEAST = 0.25  # of how far strangers lie apart: what is closer is one area, whatever the doubt
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
 
 Floats = npt.NDArray[np.float32]
@@ -50,7 +50,7 @@ class Limits:
       hold it, and of these the median;
     - what one area is like, the first and the third, goes by the dimensions that assets of one kind differ in, where
       these are many more: the catalogue's `within` over `even`, from p to `even` times p;
-    - no limit is below a quarter of how far strangers lie apart: copies stay together in the smallest spaces, too.
+    - no limit is below a quarter of how far strangers lie apart: in the smallest spaces it would be nothing or less.
     Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
     the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
     sqrt(1 / p) more, which is what strangers' cosines deviate by; but not where it is more than `apart` below what it
@@ -96,7 +96,7 @@ class Limits:
         of_kind = min(max(catalogue.dimensions, catalogue.within / self.even), catalogue.dimensions * self.even)
         of_one = (self.rise * np.sqrt(m / 2) - doubt) / math.sqrt(of_kind)
         limits = 1 + of_one - nearer
-        heights: Wide = tree[:, 2] / (math.sqrt(2) * np.maximum(limits, _COPIES))
+        heights: Wide = tree[:, 2] / (math.sqrt(2) * np.maximum(limits, _LEAST))
         return heights
 
 
@@ -171,22 +171,24 @@ def _seen(vectors: Floats, catalogue: Catalogue | None) -> Floats:
 def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labels:
     """(n,) labels 0, 1, … of the Ward tree over PCA's projection, cut by the rule (eqs. 5 and 6).
 
-    Where the catalogue gives the cut, areas that are as close as one are then joined, assets settle in those that are
-    closest to them, and what is left over is parted; an absolute cut leaves them where Ward has put them, as in the
-    paper.
+    Where the catalogue gives the cut, (n, d) `seen` assets are compared among their kin. Areas that are as close as one
+    are then joined, assets settle in those that are closest to them, and what is left over is parted; an absolute cut
+    leaves them where Ward has put them, as in the paper.
     """
     n = len(seen)
     if n < 2:
         return np.zeros(n, dtype=np.intp)
-    tree, merges = _tree(seen, rule)
-    if catalogue is not None:
-        heights = rule.limits.heights(tree, _cosines(seen, merges), catalogue)
-        labels = _settle(seen, _cut(merges, heights, rule.areas_max))
-        copies = _cut(merges, tree[:, 2] / _SAME, n)
-        labels = _settle(seen, _join(seen, labels, copies, rule.limits, catalogue))
-        return _part(seen, labels, rule, catalogue)
-    limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
-    return _cut(merges, tree[:, 2] / limits, rule.areas_max)
+    if catalogue is None:
+        tree, _ = _tree(seen, rule)
+        limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
+        return _cut(tree, tree[:, 2] / limits, rule.areas_max)
+    among_kin = catalogue.among_kin(seen)
+    tree, merges = _tree(among_kin, rule)
+    heights = rule.limits.heights(tree, _cosines(among_kin, merges), catalogue)
+    labels = _settle(among_kin, _cut(tree, heights, rule.areas_max))
+    copies = _cut(tree, tree[:, 2] / _SAME, n)
+    labels = _settle(among_kin, _join(among_kin, labels, copies, rule.limits, catalogue))
+    return _part(among_kin, labels, rule, catalogue)
 
 
 def _tree(seen: Floats, rule: GroupRule) -> tuple[Wide, Labels]:
@@ -284,7 +286,7 @@ def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -
         tree, merges = _tree(seen[rows], rule)
         cosines = _cosines(seen[rows], merges)
         heights = np.where(cosines < least, np.inf, rule.limits.heights(tree, cosines, catalogue))
-        parts = _cut(merges, heights, rule.areas_max - areas + 1)
+        parts = _cut(tree, heights, rule.areas_max - areas + 1)
         labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
         areas += int(parts.max())
     return labels
@@ -312,16 +314,16 @@ def _sums(seen: Floats, labels: Labels) -> Floats:
     return sums
 
 
-def _cut(merges: Labels, heights: Wide, areas_max: int) -> Labels:
-    """(n,) labels 0, 1, … of n - 1 merges: what holds a merge higher than 1 is split, the highest first.
+def _cut(tree: Wide, heights: Wide, areas_max: int) -> Labels:
+    """(n,) labels 0, 1, … of a tree's n - 1 merges: what holds a merge higher than 1 is split, the widest first.
 
     (scipy's fcluster takes 0.2 ms for the smallest tree and expects heights that only rise.)
     """
-    n = len(merges) + 1
-    pairs, highest = merges.tolist(), [0.0] * n + heights.tolist()
+    n = len(tree) + 1
+    pairs, highest = tree[:, :2].astype(np.intp).tolist(), [0.0] * n + heights.tolist()
     for node, (left, right) in enumerate(pairs, start=n):
         highest[node] = max(highest[node], highest[left], highest[right])
-    too_high = [(highest[node], node) for node in range(n, 2 * n - 1) if highest[node] > 1]
+    too_high = [(width, node) for node, width in enumerate(tree[:, 2].tolist(), start=n) if highest[node] > 1]
     split = {node for _, node in sorted(too_high, reverse=True)[: areas_max - 1]}  # parents before children
     labels, areas = [0] * (2 * n - 1), 1
     for node in range(2 * n - 2, n - 1, -1):

@@ -38,7 +38,11 @@ DEAD_LETTER_TOPICS = (*INPUT_TOPICS, PROFILE_CHANGED)
 _DEAD_LETTERS_GROUP = "zccr-dlq"
 _USERS_AT_ONCE = 64
 _OF_AREAS_AND_FEEDS = (
+    "area_variance",
     "area_cut",
+    "area_growth",
+    "areas_max",
+    "area_sample_size",
     "area_seed",
     "area_joint",
     "scores",

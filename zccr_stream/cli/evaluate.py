@@ -163,6 +163,8 @@ def _verdict(evaluation: Evaluation) -> str:
         lines.append(
             f"{evaluation.repeats.mean:.1%} of what was held out has a near-duplicate in the rest of its profile: "
             "finding that is easy"
+            if evaluation.repeats.mean
+            else "Nothing of what was held out has a near-duplicate in the rest of its profile"
         )
     return "\n".join(lines)
 
