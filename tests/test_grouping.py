@@ -338,7 +338,8 @@ def test_what_is_uploaded_often_counts_once_where_areas_are_joined(seed: int, di
 def test_of_copies_alone_nothing_says_how_alike_their_area_is_inside() -> None:
     """They are as alike as can be, and two areas of them are one if what they hold is."""
     catalogue = Catalogue.of(units(np.random.default_rng(0).normal(size=(300, 64))))  # .06 of cosine is clear
-    one, close, far, apart = (units(np.array([[*xy, 0]]))[0] for xy in ((1, 0), (0.5, 0.866), (0.3, 0.954), (0.4, 0.917)))
+    one, close, far = (units(np.array([[*xy, 0]]))[0] for xy in ((1, 0), (0.5, 0.866), (0.3, 0.954)))
+    apart, side = (units(np.array([xyz]))[0] for xyz in ((0.4, 0.917, 0), (0.2, -0.2, 0.96)))
 
     def joined(assets: list[Floats], copies: list[int], labels: list[int]) -> bool:
         found = grouping._join(np.stack(assets), np.array(labels), np.array(copies), LIMITS, catalogue)
@@ -346,7 +347,6 @@ def test_of_copies_alone_nothing_says_how_alike_their_area_is_inside() -> None:
 
     assert joined([one, one, close, close], [0, 0, 1, 1], [0, 0, 1, 1])
     assert not joined([one, one, far, far], [0, 0, 1, 1], [0, 0, 1, 1])
-    side = units(np.array([[0.2, -0.2, 0.96]]))[0]
     assert joined([one, one, apart, side], [0, 0, 1, 2], [0, 0, 1, 1])
 
 
