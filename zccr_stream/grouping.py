@@ -136,8 +136,8 @@ def find_groups(
     """(n,) labels 0, 1, … of (n, d) unit vectors: of all together, or of a sample with the rest given to the nearest.
 
     The sample is the assets whose ids hash lowest: one upload more or less changes at most one of it. The rest goes to
-    the nearest centroid, which where the catalogue gives the cut is the closest in direction; unlike where assets
-    settle, none stays out.
+    the nearest centroid, which where the catalogue gives the cut is the closest in direction, by one product without
+    asking for kin; unlike where assets settle, none stays out.
     """
     n = len(vectors)
     if rule.cut is not None:
