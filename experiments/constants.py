@@ -57,7 +57,7 @@ SKEWED = ((3, 8, 20), (5, 10, 15))
 SKEWED_EACH = 8  # assets a class on average
 
 STEPS = {
-    "rise": (0.0, 1.6, 2.0),
+    "rise": (0.0, 1.6, 1.9),
     "nearest": (0.0, 0.5, 0.7),
     "doubt_max": (0.0, 2.5, 3.5),
     "sure": (10.5, 14.0, math.inf),

@@ -96,7 +96,7 @@ def test_where_every_asset_has_copies_enough_one_kind_differs_in_what_strangers_
 
 
 @pytest.mark.parametrize("d", [3, 16, 64])
-def test_assets_are_drawn_halfway_to_the_mean_of_their_kin(d: int) -> None:
+def test_assets_are_drawn_towards_the_mean_of_their_kin(d: int) -> None:
     """Held against loops; what is asked for is the catalogue's own, a copy, somebody else's, or nowhere."""
     sample = stretched(200, d)
     catalogue = Catalogue.of(sample)
@@ -111,7 +111,7 @@ def test_assets_are_drawn_halfway_to_the_mean_of_their_kin(d: int) -> None:
         deviation = float(np.mean(np.square(others))) ** 0.5
         weights = [max(cosine - 2 * deviation, 0.0) for cosine in others]
         pull = sum(weight * other for weight, other in zip(weights, catalogue.directions, strict=True))
-        drawn = asset + 0.5 * pull / (sum(weights) + 0.1 * deviation) if deviation else asset
+        drawn = asset + 0.5 * pull / (sum(weights) + 2 * deviation) if deviation else asset
         expected.append(drawn / (np.linalg.norm(drawn) or 1))
 
     assert catalogue.among_kin(seen) == pytest.approx(np.stack(expected), abs=1e-5)

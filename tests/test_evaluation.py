@@ -454,6 +454,18 @@ def test_the_command_measures_what_is_in_the_database_and_changes_nothing(settin
     assert "u00" not in json.dumps(found), "who was measured is nobody's business"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("areas_max", 1), ("area_sample_size", 1), ("area_variance", 0.5), ("area_growth", 0.1)]
+)
+def test_what_changes_areas_is_among_the_settings_that_nights_are_compared_by(
+    name: str, value: float, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(settings, world(5, d=384))
+    monkeypatch.setenv(f"ZCCR_{name.upper()}", str(value))
+
+    assert json.loads(run("--json", "--users", "5"))["settings"][name] == value
+
+
 def test_pages_of_the_database_join_without_a_gap(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     store(settings, world(5, d=384))
     steps: list[tuple[str, int, int]] = []
@@ -490,6 +502,7 @@ def test_a_person_reads_it_on_a_terminal(columns: int, settings: Settings) -> No
     ):
         assert row in said
     assert "Recall beside chance: " in said
+    assert "Nothing of what was held out has a near-duplicate in the rest of its profile" in said
 
 
 def test_what_cannot_be_measured_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

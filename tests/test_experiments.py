@@ -215,6 +215,15 @@ def test_an_absolute_cut_is_named_as_such(
     assert "| cut at 1.2 |" in printed and "default cut" not in printed
 
 
+def test_a_misspelt_setting_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ZCCR_AREA_CUTS", "1.2")
+    run("areas", folder, "--classes", "2", "--assets", "4", "--draws", "1")
+
+    assert "ZCCR_AREA_CUTS is no setting" in caplog.text
+
+
 def test_memory_that_is_not_there_is_said(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

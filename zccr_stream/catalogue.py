@@ -19,7 +19,7 @@ from zccr_stream.calibration import Alignment, align
 
 _SHRINKAGE = 30.0  # of a catalogue's covariance, towards so many times its mean variance in every direction
 _KIN = 2.0  # deviations from right angles from which on one of the catalogue's assets is an asset's kin
-_PULL, _FEW = 0.5, 0.1  # how much kin count beside oneself; in deviations, what all of them must be more than for that
+_PULL, _FEW = 0.5, 2.0  # how much kin count beside oneself; in deviations, of how much kin they count half of that
 _COPY = 0.995  # from this cosine on one is a copy, or oneself, and says nothing about the others
 _NEIGHBOURS = 3  # a copy among them does not matter
 _NEW_SHARE_MAX = 1 / 8  # of the assets that a joint space is found by
@@ -38,9 +38,11 @@ class Catalogue:
     average.
 
     One asset says little of its kind; assets that are surely like it say more. Of the sample's `directions`, (m, d), an
-    asset's kin are those whose cosine is more than two deviations, the root of its mean squared cosine with all. They
-    weigh what is above that, and half of their mean is added to the asset: one step of mean shift (Comaniciu, Meer
-    2002). So kinds of which the catalogue has many assets are told apart though any two of them are little alike.
+    asset's kin are those whose cosine is more than two deviations: the root of its mean squared cosine with all, where
+    copies and itself count as 0. They weigh what is above that, and half of their mean is added to the asset, or less
+    where all of it is little, as the few of many strangers that are above by chance: part of a step of mean shift
+    (Comaniciu, Meer 2002). So kinds that the catalogue has much of are told apart though any two assets of them are
+    little alike.
 
     `dimensions`, p, says how strictly strangers among their kin are at right angles: it is one over their mean squared
     cosine, which of p even dimensions is p. Where kinds lie in few directions, or in few worlds of kinds, that is less
@@ -78,7 +80,7 @@ class Catalogue:
         return _units((vectors - self.mean) @ self.whitener)
 
     def among_kin(self, seen: Floats) -> Floats:
-        """The directions, (n, d), of assets as `seen` from here, (n, d), with half of their kin's mean added."""
+        """The directions, (n, d), of assets as `seen` from here, (n, d), drawn towards their kin (`Catalogue`)."""
         return _among_kin(seen, self.directions)
 
     def contrasts(self, vectors: Floats) -> Floats:
@@ -157,7 +159,7 @@ def _whitener(centred: Floats) -> Floats:
 
 
 def _among_kin(seen: Floats, directions: Floats) -> Floats:
-    """See `Catalogue`: the directions, (n, d), of (n, d) assets with half of the mean of their kin of (m, d) added."""
+    """See `Catalogue`: the directions, (n, d), of (n, d) assets drawn towards those of (m, d) that are their kin."""
     cosines = seen @ directions.T
     cosines[cosines > _COPY] = 0
     deviations = np.sqrt(np.einsum("nm,nm->n", cosines, cosines) / len(directions))[:, None]

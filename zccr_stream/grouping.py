@@ -61,7 +61,7 @@ class Limits:
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
 
-    rise: float = 1.8
+    rise: float = 1.75
     nearest: float = 0.6
     doubt_max: float = 3.0
     sure: float = 12.0
@@ -279,7 +279,7 @@ def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -
     squares = np.einsum("nd,nd->n", seen, seen)
     own = np.bincount(labels, squares)
     inside = np.einsum("kd,kd->k", totals, totals) - own
-    least = rule.limits.loose / math.sqrt(catalogue.dimensions)
+    least = min(rule.limits.loose / math.sqrt(catalogue.dimensions), 1 - _SAME**2 / 2)  # copies are never strangers
     labels, areas = labels.copy(), len(sizes)
     for label in np.flatnonzero((own > 1.5) & (inside < least * np.maximum(sizes * (sizes - 1), 1))).tolist():
         rows = np.flatnonzero((labels == label) & (squares > _TIE))

@@ -211,7 +211,7 @@ class Settings(BaseSettings):
         le=0.5,
         description="how an absolute distance grows with n assets, (n / 2) to this power, as Ward's do with size",
     )
-    areas_max: Positive = Field(100, description="most areas per modality of one profile; the closest stay together")
+    areas_max: Positive = Field(100, description="most areas per modality of one profile, which bounds the message")
     area_sample_size: Positive = Field(
         1000,
         description="assets clustered in full; of larger profiles a sample, the rest joins the nearest area",
