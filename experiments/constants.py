@@ -37,6 +37,7 @@ from experiments.datasets import DataError, Items
 from experiments.fixed import DISTANCES, Wide, groupings
 from experiments.simulation import Rules, group_numbers, uploaded
 from experiments.tables import markdown
+from zccr_stream.assemble import warn_of_unknown_settings
 from zccr_stream.encoders import MINI
 from zccr_stream.events import MODALITIES
 from zccr_stream.grouping import Limits
@@ -269,6 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--seed", type=grid.at_least(0), default=0, metavar="N", help="of the draws; by default %(default)s"
     )
     options = parser.parse_args(arguments)
+    warn_of_unknown_settings()
     cache = datasets.cache_folder()
     try:
         loaded = {str(folder): datasets.load(folder, options.encoder, "auto", cache) for folder in options.folders}

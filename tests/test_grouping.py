@@ -155,14 +155,13 @@ def test_a_catalogue_of_few_kinds_does_not_part_users_of_one(kinds: int) -> None
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("assets", [5, 10])
 def test_kinds_that_the_catalogue_has_much_of_are_found_though_their_assets_are_little_alike(
-    seed: int, assets: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a profile's own assets alone they could be strangers: what others have uploaded tells."""
     kind = np.repeat(np.arange(8), 60)
     vectors = mixture(kind.tolist(), 128, 2.0, seed)
-    rows = np.flatnonzero((kind < 4) & (np.arange(len(kind)) % 60 < assets))
+    rows = np.flatnonzero((kind < 4) & (np.arange(len(kind)) % 60 < 5))
 
     def found() -> float:
         rule = replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors)})
@@ -171,7 +170,7 @@ def test_kinds_that_the_catalogue_has_much_of_are_found_though_their_assets_are_
     among_kin = found()
     monkeypatch.setattr(catalogue, "_PULL", 0.0)
     assert among_kin > 0.7
-    assert found() < among_kin or among_kin == 1
+    assert found() < among_kin
 
 
 def test_kinds_that_a_small_catalogue_hardly_has_are_not_parted_by_what_is_alike_by_chance() -> None:
@@ -206,10 +205,10 @@ def test_the_more_sure_kin_is_the_farther_apart_may_it_lie(seed: int, dimension:
     catalogue = replace(Catalogue.of(units(random.normal(size=(300, dimension)))), within=random.uniform(1, 900))
     kinds = random.normal(size=(4, dimension))[random.integers(4, size=n)]
     seen = catalogue.seen(units(kinds + random.uniform(0.2, 2) * random.normal(size=(n, dimension))))
-    tree, merges = grouping._tree(seen, RULE)
+    tree = grouping._tree(seen, RULE)
 
     holds = [{row} for row in range(n)]
-    for left, right in merges.tolist():
+    for left, right in tree[:, :2].astype(int).tolist():
         holds.append(holds[left] | holds[right])
     p, surest = catalogue.dimensions, [0.0] * n
     for rows in map(sorted, holds[n:]):
@@ -222,7 +221,7 @@ def test_the_more_sure_kin_is_the_farther_apart_may_it_lie(seed: int, dimension:
     limits = 1 + (LIMITS.rise * (m / 2) ** 0.5 - doubt) / of_kind**0.5 - LIMITS.nearest * (2 * np.log(n / m) / p) ** 0.5
     farthest = 2**0.5 * np.maximum(limits, 0.25)
 
-    heights = LIMITS.heights(tree, grouping._cosines(seen, merges), catalogue)
+    heights = LIMITS.heights(tree, grouping._cosines(seen, tree), catalogue)
     assert heights == pytest.approx(tree[:, 2] / farthest, rel=1e-4)
 
 

@@ -20,10 +20,12 @@ from zccr_stream.calibration import Alignment, align
 _SHRINKAGE = 30.0  # of a catalogue's covariance, towards so many times its mean variance in every direction
 _KIN = 2.0  # deviations from right angles from which on one of the catalogue's assets is an asset's kin
 _PULL, _FEW = 0.5, 2.0  # how much kin count beside oneself; in deviations, of how much kin they count half of that
-_COPY = 0.995  # from this cosine on one is a copy, or oneself, and says nothing about the others
 _NEIGHBOURS = 3  # a copy among them does not matter
 _NEW_SHARE_MAX = 1 / 8  # of the assets that a joint space is found by
 _NOTHING = 1e-6  # float32 does not tell smaller lengths and cosines from 0
+
+COPY = 0.995
+"""The cosine, as seen from a catalogue, above which one asset is a copy of another: encoded anew, or the same."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -161,7 +163,7 @@ def _whitener(centred: Floats) -> Floats:
 def _among_kin(seen: Floats, directions: Floats) -> Floats:
     """See `Catalogue`: the directions, (n, d), of (n, d) assets drawn towards those of (m, d) that are their kin."""
     cosines = seen @ directions.T
-    cosines[cosines > _COPY] = 0
+    cosines[cosines > COPY] = 0
     deviations = np.sqrt(np.einsum("nm,nm->n", cosines, cosines) / len(directions))[:, None]
     weights = np.maximum(cosines - _KIN * deviations, 0)
     totals = weights.sum(axis=1, keepdims=True) + _FEW * deviations

@@ -18,7 +18,7 @@ from scipy.cluster.hierarchy import linkage
 from scipy.linalg.lapack import ssyevd
 from scipy.spatial.distance import squareform
 
-from zccr_stream.catalogue import Catalogue
+from zccr_stream.catalogue import COPY, Catalogue
 from zccr_stream.events.identifiers import lot
 
 CUT = 1.1
@@ -27,7 +27,6 @@ CUT = 1.1
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
 _TIE = 1e-6  # lengths and cosines closer than this are equal: float32 does not tell them apart
 _FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, and how much closer a round after them
-_SAME = 0.1  # Ward's distance of copies as seen, which may differ by their encoding: cosines above .995
 _LEAST = 0.25  # of how far strangers lie apart: what is closer is one area, whatever the doubt
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
 
@@ -179,28 +178,33 @@ def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labe
     if n < 2:
         return np.zeros(n, dtype=np.intp)
     if catalogue is None:
-        tree, _ = _tree(seen, rule)
+        tree = _tree(seen, rule)
         limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
         return _cut(tree, tree[:, 2] / limits, rule.areas_max)
     among_kin = catalogue.among_kin(seen)
-    tree, merges = _tree(among_kin, rule)
-    heights = rule.limits.heights(tree, _cosines(among_kin, merges), catalogue)
+    tree = _tree(among_kin, rule)
+    heights = rule.limits.heights(tree, _cosines(among_kin, tree), catalogue)
     labels = _settle(among_kin, _cut(tree, heights, rule.areas_max))
-    copies = _cut(tree, tree[:, 2] / _SAME, n)
+    copies = _cut(tree, tree[:, 2] / math.sqrt(2 - 2 * COPY), n)
     labels = _settle(among_kin, _join(among_kin, labels, copies, rule.limits, catalogue))
     return _part(among_kin, labels, rule, catalogue)
 
 
-def _tree(seen: Floats, rule: GroupRule) -> tuple[Wide, Labels]:
-    """Ward's tree of (n, d) assets over PCA's projection, (n - 1, 4) as scipy has it, and what each merge merges."""
+def _tree(seen: Floats, rule: GroupRule) -> Wide:
+    """Ward's tree of (n, d) assets over PCA's projection, (n - 1, 4) as scipy has it."""
     tree: Wide = linkage(_distances(_project(seen, rule.variance)), method="ward")
-    return tree, tree[:, :2].astype(np.intp)
+    return tree
+
+
+def _merges(tree: Wide) -> list[tuple[int, int]]:
+    """The two nodes that each merge of a tree merges; the first n are the assets."""
+    return list(zip(*tree[:, :2].T.astype(np.intp).tolist(), strict=True))
 
 
 def _typical_highest(tree: Wide, values: Wide) -> float:
     """The median over all assets of the highest value, (n - 1,), of the merges that hold the asset; at least 0."""
     n = len(tree) + 1
-    pairs, highest = tree[:, :2].astype(np.intp).tolist(), [0.0] * n + values.tolist()
+    pairs, highest = _merges(tree), [0.0] * n + values.tolist()
     for node in range(2 * n - 2, n - 1, -1):
         for child in pairs[node - n]:
             highest[child] = max(highest[child], highest[node])
@@ -279,12 +283,12 @@ def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -
     squares = np.einsum("nd,nd->n", seen, seen)
     own = np.bincount(labels, squares)
     inside = np.einsum("kd,kd->k", totals, totals) - own
-    least = min(rule.limits.loose / math.sqrt(catalogue.dimensions), 1 - _SAME**2 / 2)  # copies are never strangers
+    least = min(rule.limits.loose / math.sqrt(catalogue.dimensions), COPY)  # copies are never strangers
     labels, areas = labels.copy(), len(sizes)
     for label in np.flatnonzero((own > 1.5) & (inside < least * np.maximum(sizes * (sizes - 1), 1))).tolist():
         rows = np.flatnonzero((labels == label) & (squares > _TIE))
-        tree, merges = _tree(seen[rows], rule)
-        cosines = _cosines(seen[rows], merges)
+        tree = _tree(seen[rows], rule)
+        cosines = _cosines(seen[rows], tree)
         heights = np.where(cosines < least, np.inf, rule.limits.heights(tree, cosines, catalogue))
         parts = _cut(tree, heights, rule.areas_max - areas + 1)
         labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
@@ -292,13 +296,13 @@ def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -
     return labels
 
 
-def _cosines(seen: Floats, merges: Labels) -> Wide:
-    """(n - 1,) the mean cosine of two of the assets, (n, d), that each merge holds; what has no direction has 0."""
+def _cosines(seen: Floats, tree: Wide) -> Wide:
+    """(n - 1,) the mean cosine of two of the (n, d) assets that each merge holds; what has no direction has 0."""
     n = len(seen)
     totals = np.concatenate([seen, np.empty_like(seen[1:])])
     own = np.concatenate([np.einsum("nd,nd->n", seen, seen), np.empty(n - 1)])
     sizes = np.ones(2 * n - 1)
-    for node, (left, right) in enumerate(merges.tolist(), start=n):
+    for node, (left, right) in enumerate(_merges(tree), start=n):
         totals[node] = totals[left] + totals[right]
         own[node] = own[left] + own[right]
         sizes[node] = sizes[left] + sizes[right]
@@ -320,7 +324,7 @@ def _cut(tree: Wide, heights: Wide, areas_max: int) -> Labels:
     (scipy's fcluster takes 0.2 ms for the smallest tree and expects heights that only rise.)
     """
     n = len(tree) + 1
-    pairs, highest = tree[:, :2].astype(np.intp).tolist(), [0.0] * n + heights.tolist()
+    pairs, highest = _merges(tree), [0.0] * n + heights.tolist()
     for node, (left, right) in enumerate(pairs, start=n):
         highest[node] = max(highest[node], highest[left], highest[right])
     too_high = [(width, node) for node, width in enumerate(tree[:, 2].tolist(), start=n) if highest[node] > 1]
