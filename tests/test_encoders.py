@@ -151,7 +151,7 @@ def test_a_text_is_read_from_its_beginning_and_cut_where_the_tower_ends(encoder:
 
 @pytest.mark.parametrize("text", ["", "  \n\t", "\u200b\u00ad", "\x00", "\u3000"])
 def test_a_text_without_a_visible_character_is_bad_input(encoder: towers.TowersEncoder, text: str) -> None:
-    with pytest.raises(BadInputError, match="text 1 of 2 is empty") as caught:
+    with pytest.raises(BadInputError, match="the text is empty as far as it is read") as caught:
         encoder.encode("text", ["a dog", text])
 
     assert caught.value.stage == "encode"

@@ -132,6 +132,7 @@ def bad_events() -> dict[str, Message]:
         "decode: image": upload(modality="image", uri=not_an_image),
         "decode: truncated": upload(modality="image", uri=truncated),
         "decode: empty": upload(modality="text", text="   \n"),
+        "encode: empty": upload(modality="text", text="\u200b" * 8192 + "a cat"),
     }
 
 

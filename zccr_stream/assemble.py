@@ -35,7 +35,7 @@ from zccr_stream.index import LiveIndex, SnapshotError
 from zccr_stream.interests import AreaRule
 from zccr_stream.ownership import NotMigratedError, PostgresOwnership
 from zccr_stream.ownership import migrate as migrate_database
-from zccr_stream.pipeline import Encoder, Ingest, Refresh, UnavailableError, follow
+from zccr_stream.pipeline import Encoder, Ingest, MessageTooLargeError, Refresh, UnavailableError, follow
 from zccr_stream.ranking import RankingRule
 from zccr_stream.settings import Settings, explain
 from zccr_stream.stream.background import Background
@@ -293,7 +293,7 @@ def run(main: Callable[[Settings], None]) -> int:
     except (ValidationError, SettingsError) as error:
         sys.stderr.write(f"wrong settings: {explain(error)}\nAll settings: docs/settings.md\n")
         return 2
-    except (UnavailableError, EncoderError, NotMigratedError, metrics.ServeError) as error:
+    except (UnavailableError, MessageTooLargeError, EncoderError, NotMigratedError, metrics.ServeError) as error:
         logger.error("stopped, uncommitted: %s", error)
         return 1
     except Exception:

@@ -78,7 +78,11 @@ class Encoder(Protocol):
         """Length of the vectors, d."""
 
     def encode(self, modality: str, contents: Sequence[Content]) -> npt.NDArray[np.float32]:
-        """Encode n contents of one modality to (n, d) unit vectors (paper, eq. 1)."""
+        """Encode n contents of one modality to (n, d) unit vectors (paper, eq. 1).
+
+        Raises:
+            BadInputError: one of them cannot be encoded.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,15 @@ class Publisher(Protocol):
 Outcome = Failure | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """An upload with its content, and the row of its record in the batch."""
+
+    row: int
+    upload: AssetUploaded
+    content: Content
+
+
 class Ingest:
     """From a batch of input records to the truth, and from there to whoever follows it.
 
@@ -191,8 +204,8 @@ class Ingest:
         """Ingest a batch; one outcome per record, None where it is done."""
         events, outcomes = self._parse(records)
         fresh = self._fresh(events)
-        uploads, contents = self._load(events, fresh, outcomes)
-        vectors = self._encode(uploads, contents)
+        loaded = self._load(events, fresh, outcomes)
+        uploads, vectors = self._encode(loaded, outcomes)
         self._write(events, fresh, uploads, vectors)
         return outcomes
 
@@ -221,33 +234,54 @@ class Ingest:
 
     def _load(
         self, events: Sequence[InputEvent | None], fresh: Sequence[int], outcomes: list[Outcome]
-    ) -> tuple[list[AssetUploaded], list[Content]]:
+    ) -> list[_Loaded]:
         """Load the fresh uploads: all, not only the greatest per asset, which may turn out to be bad input."""
-        rows = [row for row in fresh if isinstance(events[row], AssetUploaded)]
-        wanted = [event for row in rows if isinstance(event := events[row], AssetUploaded)]
-        uploads: list[AssetUploaded] = []
-        contents: list[Content] = []
+        wanted = [(row, event) for row in fresh if isinstance(event := events[row], AssetUploaded)]
+        loaded: list[_Loaded] = []
         with metrics.stage("fetch", len(wanted)):
-            for row, upload, content in zip(rows, wanted, self._contents.load(wanted), strict=True):
+            contents = self._contents.load([upload for _, upload in wanted])
+            for (row, upload), content in zip(wanted, contents, strict=True):
                 if isinstance(content, BadInputError | TryLaterError):
                     outcomes[row] = content
                     metrics.failed("fetch", "bad_input" if isinstance(content, BadInputError) else "try_later")
                 else:
-                    uploads.append(upload)
-                    contents.append(content)
-        return uploads, contents
+                    loaded.append(_Loaded(row, upload, content))
+        return loaded
 
-    def _encode(self, uploads: Sequence[AssetUploaded], contents: Sequence[Content]) -> npt.NDArray[np.float16]:
-        """(n, d) float16: stored, published and searched alike, so that everything derives from the same bytes."""
-        vectors = np.zeros((len(uploads), self._encoder.dimension), np.float16)
+    def _encode(
+        self, loaded: Sequence[_Loaded], outcomes: list[Outcome]
+    ) -> tuple[list[AssetUploaded], npt.NDArray[np.float16]]:
+        """The uploads that could be encoded, and their vectors, (n, d) float16.
+
+        These are stored, published and searched alike, so that everything derives from the same bytes.
+        """
+        vectors = np.zeros((len(loaded), self._encoder.dimension), np.float16)
         for modality in MODALITIES:
-            rows = [row for row, upload in enumerate(uploads) if upload.modality == modality]
-            if rows:
-                with self._encoding, metrics.stage("encode", len(rows)):
-                    encoded = self._encoder.encode(modality, [contents[row] for row in rows])
-                assert np.allclose(np.linalg.norm(encoded, axis=1), 1, atol=1e-2), "the encoder gave no unit vectors"
-                vectors[rows] = encoded
-        return vectors
+            numbers = [number for number, one in enumerate(loaded) if one.upload.modality == modality]
+            if numbers:
+                with self._encoding, metrics.stage("encode", len(numbers)):
+                    for number, encoded in zip(
+                        numbers, self._encoded(modality, [loaded[number].content for number in numbers]), strict=True
+                    ):
+                        if isinstance(encoded, BadInputError):
+                            outcomes[loaded[number].row] = encoded
+                            metrics.failed("encode", "bad_input")
+                        else:
+                            vectors[number] = encoded
+        sound = [number for number, one in enumerate(loaded) if outcomes[one.row] is None]
+        return [loaded[number].upload for number in sound], vectors[sound]
+
+    def _encoded(self, modality: str, contents: Sequence[Content]) -> Sequence[npt.NDArray[np.float32] | BadInputError]:
+        """Encode n contents together; where one is refused, in halves, so that it costs only itself."""
+        try:
+            encoded = self._encoder.encode(modality, contents)
+        except BadInputError as error:
+            if len(contents) == 1:
+                return [error]
+            half = len(contents) // 2
+            return [*self._encoded(modality, contents[:half]), *self._encoded(modality, contents[half:])]
+        assert np.allclose(np.linalg.norm(encoded, axis=1), 1, atol=1e-2), "the encoder gave no unit vectors"
+        return list(encoded)
 
     def _write(
         self,
@@ -318,7 +352,9 @@ class Refresh:
                 metrics.failed("profile", "bad_input")
         self.refresh(sorted({change.user_id for change in changes}))
         now_ms = self._clock_ns() / 1e6
-        metrics.observe_event_to_recommendation([(now_ms - change.received_at_ms) / 1e3 for change in changes])
+        metrics.observe_event_to_recommendation(
+            [(now_ms - change.received_at_ms) / 1e3 for change in changes if change.received_at_ms >= 0]
+        )
         return outcomes
 
     def refresh(self, user_ids: Sequence[str]) -> None:
@@ -330,10 +366,36 @@ class Refresh:
                 rule = self._areas()
                 areas = [find_areas(profile, rule) for profile in profiles]
             _report_areas(areas)
-            refreshed = recommend(self._index, profiles, areas, rule, self._ranking, self._model, self._clock_ns)
+            refreshed = self._recommend(profiles, areas, rule, self._ranking)
             _report_lists(refreshed, self._ranking.k)
             with metrics.stage("publish", len(refreshed)):
-                self._publisher.publish([dump_recommendations(recommendations) for recommendations in refreshed])
+                try:
+                    self._publisher.publish([dump_recommendations(recommendations) for recommendations in refreshed])
+                except MessageTooLargeError:
+                    for profile, of_user in zip(profiles, areas, strict=True):
+                        self._publish_fitting(profile, of_user, rule)
+
+    def _publish_fitting(self, profile: Profile, areas: Sequence[Area], rule: AreaRule) -> None:
+        """Publish one user's recommendations with lists as long as their topic takes.
+
+        Raises:
+            MessageTooLargeError: it does not even take lists of one.
+        """
+        ranking = self._ranking
+        while True:
+            refreshed = self._recommend([profile], [areas], rule, ranking)
+            try:
+                return self._publisher.publish([dump_recommendations(recommendations) for recommendations in refreshed])
+            except MessageTooLargeError as error:
+                if ranking.k == 1:
+                    raise
+                ranking = replace(ranking, k=ranking.k // 2)
+                logger.warning("%s: now lists of %d for %r", error, ranking.k, profile.user_id)
+
+    def _recommend(
+        self, profiles: Sequence[Profile], areas: Sequence[Sequence[Area]], found_by: AreaRule, ranking: RankingRule
+    ) -> list[Recommendations]:
+        return recommend(self._index, profiles, areas, found_by, ranking, self._model, self._clock_ns)
 
 
 def groups(user_ids: Sequence[str], sizes: Sequence[int], assets_max: int) -> Iterator[list[str]]:

@@ -135,7 +135,7 @@ def _event(user: str, file: File, now_ns: int, settings: Settings) -> AssetUploa
     bytes_max = settings.fetch_text_bytes_max if is_text else settings.fetch_image_bytes_max
     if (size := file.path.stat().st_size) > bytes_max:
         raise BadInputError("fetch", f"{size:,} bytes; at most {bytes_max:,} are allowed")
-    asset_id = f"{user}/{file.name}"
+    asset_id = f"{_escaped(user)}/{file.name}"
     return AssetUploaded(
         event_id=f"{file.name[-200:]}@{now_ns}",
         occurred_at_ns=now_ns,
@@ -146,6 +146,11 @@ def _event(user: str, file: File, now_ns: int, settings: Settings) -> AssetUploa
         text=file.path.read_text("utf-8", errors="replace") if is_text else None,
         uri=None if is_text else photo_uri(file.path),
     )
+
+
+def _escaped(user: str) -> str:
+    """A user as the first part of a path: `a/b` and its `c` are not `a` and its `b/c`."""
+    return user.replace("%", "%25").replace("/", "%2F")
 
 
 def _message(event: AssetUploaded | BadInputError | TryLaterError) -> Message | BadInputError | TryLaterError:

@@ -103,7 +103,7 @@ class TowersEncoder:
         a thousandth), in fp16 to a cosine of .9999 and in bf16 of .999, as kernels round by the batch's size.
 
         Raises:
-            BadInputError: a text without a visible character.
+            BadInputError: a text without a visible character as far as it is read.
         """
         if modality == IMAGE:
             batches = self._image_batches(_images(contents))
@@ -199,12 +199,15 @@ def _images(contents: Sequence[Content]) -> list[Image]:
 def _texts(contents: Sequence[Content]) -> list[str]:
     """Check n texts and bound them; a lone surrogate, which no tokenizer takes, becomes a question mark."""
     texts = []
-    for row, content in enumerate(contents):
+    for content in contents:
         if not isinstance(content, str):
             raise TypeError(f"modality {TEXT}: expected str")
         text = content.strip()[:TEXT_CHARS_MAX]
         if not any(character.isprintable() and not character.isspace() for character in text):
-            raise BadInputError("encode", f"text {row} of {len(contents)} is empty; send at least one word")
+            raise BadInputError(
+                "encode",
+                f"the text is empty as far as it is read, {TEXT_CHARS_MAX:,} characters; send at least one word",
+            )
         texts.append(text.encode("utf-8", "replace").decode("utf-8"))
     return texts
 

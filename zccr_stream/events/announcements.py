@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic_core import to_json
 
 from zccr_stream.events.envelope import read_object, shown
-from zccr_stream.events.identifiers import EXPECTED_ID, is_identifier, read_count, read_identifier
+from zccr_stream.events.identifiers import COUNT_MAX, EXPECTED_ID, is_identifier, read_count, read_identifier
 from zccr_stream.events.times import format_time, parse_time
 from zccr_stream.events.vocabulary import (
     ASSET_EMBEDDED,
@@ -150,7 +150,7 @@ def dump_profile_changes(changes: Sequence[ProfileChanged]) -> list[Message]:
 
 
 def parse_profile_changed(record: Record) -> ProfileChanged:
-    """Read one `profile-changed` record; without its time of arrival, the record's own timestamp counts.
+    """Read one `profile-changed` record; without its time of arrival, the record's own timestamp counts (-1: none).
 
     Raises:
         BadEventError: not a record of this topic.
@@ -162,12 +162,12 @@ def parse_profile_changed(record: Record) -> ProfileChanged:
     user_id = data["user_id"] if isinstance(data.get("user_id"), str) else ""
     if not is_identifier(user_id):
         raise BadEventError(f"user_id: got {shown(data.get('user_id'))}, expected {EXPECTED_ID}")
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise BadEventError(f"profile_version: got {shown(version)}, expected an integer")
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= COUNT_MAX:
+        raise BadEventError(f"profile_version: got {shown(version)}, expected an integer from 0 to 2^62")
     received_at = dict(record.headers).get("received_at_ms")
     if received_at is None:
         return ProfileChanged(user_id, version, record.timestamp_ms)
     try:
-        return ProfileChanged(user_id, version, int(received_at))
+        return ProfileChanged(user_id, version, read_count(received_at))
     except ValueError as error:
         raise BadEventError(f"received_at_ms: got {shown(received_at)}, expected milliseconds since 1970") from error

@@ -9,6 +9,7 @@ EXPECTED_ID = f"a string of 1 to {ID_LENGTH_MAX} characters without control char
 CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))))
 # Nothing counts that far, and a number above it would leave no room for the states that follow.
 COUNT_MAX = 2**62
+_DIGITS_MAX = 19
 
 
 def is_identifier(value: str) -> bool:
@@ -33,12 +34,14 @@ def lot(text: str) -> int:
 
 
 def read_count(value: str | bytes) -> int:
-    """A revision or version.
+    """A revision, a version or a time in milliseconds, as its digits.
 
     Raises:
-        ValueError: no number, negative, or larger than any count of states.
+        ValueError: anything but digits, or larger than any count of states.
     """
+    if not (value.isascii() and value.isdigit() and len(value) <= _DIGITS_MAX):
+        raise ValueError(f"no number of 1 to {_DIGITS_MAX} digits")
     count = int(value)
-    if not 0 <= count <= COUNT_MAX:
+    if count > COUNT_MAX:
         raise ValueError("out of range")
     return count

@@ -40,7 +40,8 @@ class Entry:
     @property
     def size_bytes(self) -> int:
         """What it takes in memory, roughly."""
-        return len(self.record.key or b"") + len(self.record.value or b"")
+        headers = sum(len(name) + len(value or b"") for name, value in self.record.headers)
+        return len(self.record.key or b"") + len(self.record.value or b"") + headers
 
 
 @dataclass(eq=False, slots=True)

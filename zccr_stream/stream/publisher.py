@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Before compression; what a topic takes is counted after it, and by the broker.
 _MESSAGE_MAX_BYTES = 64 * 1024 * 1024
+_NOW = 0  # of a timestamp; the first millisecond of 1970 itself cannot be said
 
 
 class Publisher:
@@ -32,19 +33,22 @@ class Publisher:
         self._delivery_timeout_s = delivery_timeout_s
         self._producer = Producer(
             {
-                "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "compression.type": "lz4",
                 "linger.ms": 1,
                 "message.max.bytes": _MESSAGE_MAX_BYTES,
-                "delivery.timeout.ms": int(delivery_timeout_s * 1000),
                 **config,
+                # What `publish` promises rests on these.
+                "enable.idempotence": True,
+                "delivery.timeout.ms": int(delivery_timeout_s * 1000),
             },
             logger=logger,
         )
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Publish a batch and wait until all of it is delivered.
+        """Publish a batch and wait until all of it is delivered, or will not be.
+
+        None of it is under way any more, so whoever publishes a newer state next is not overtaken by it.
 
         Raises:
             UnavailableError: Kafka did not take all of it in time; the batch may be published again.
@@ -80,12 +84,13 @@ class Publisher:
                     value=message.value,
                     headers=list(message.headers),
                     on_delivery=delivery,
-                    timestamp=message.timestamp_ms or 0,  # 0: now
+                    timestamp=_NOW if message.timestamp_ms is None else max(message.timestamp_ms, 1),
                 )
             except BufferError:  # the client's queue is full: let it drain
                 self._producer.poll(0.1)
             except KafkaException as error:
-                raise _translated(error) from error
+                delivery(error.args[0], None)  # the others are under way and waited for
+                return
             else:
                 return
 
