@@ -232,7 +232,7 @@ def snapshot(world: World) -> Report:
         path = Path(folder) / "index.snapshot"
         before = resident_bytes()
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-        saving_s = timed(lambda: world.index.snapshot(path, {0: 1}, "bench"))
+        saving_s = timed(lambda: world.index.snapshot(path, {0: 1}, "bench", 0.0))
         extra = peak_bytes() - before
         size = path.stat().st_size
         settings = Settings()

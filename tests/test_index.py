@@ -33,6 +33,7 @@ from zccr_stream.index.arena import Arena, Names
 from zccr_stream.index.sample import Sample
 from zccr_stream.ranking import Hits
 
+TAKEN_AT_S = 1.5e9
 D = 8
 MODALITIES = ("image", "text", "sound")
 USERS = ("ann", "bob", "cyn")
@@ -220,9 +221,9 @@ class Interleaving(RuleBasedStateMachine):
     @rule()
     def save_and_restore(self) -> None:
         path = Path(self._folder) / "index.snapshot"
-        self.index.snapshot(path, {0: 5, 11: 2**40}, "source")
+        self.index.snapshot(path, {0: 5, 11: 2**40}, "source", TAKEN_AT_S)
         self.index = LiveIndex(*self.shape)
-        assert self.index.restore(path, "source") == {0: 5, 11: 2**40}
+        assert self.index.restore(path, "source").positions == {0: 5, 11: 2**40}
 
     @invariant()
     def same_content(self) -> None:
@@ -617,7 +618,7 @@ def test_a_snapshot_beside_a_writer_is_of_one_moment(tmp_path: Path) -> None:
     def save() -> None:
         while len(taken) < 12 and race.going_on():
             taken.append(race.applied)
-            race.index.snapshot(tmp_path / f"{len(taken) - 1}", {0: race.applied}, "s")
+            race.index.snapshot(tmp_path / f"{len(taken) - 1}", {0: race.applied}, "s", TAKEN_AT_S)
 
     race.run(save)
     end, moments = Model(), []
@@ -626,7 +627,7 @@ def test_a_snapshot_beside_a_writer_is_of_one_moment(tmp_path: Path) -> None:
         moments.append({state.asset_id: state.revision for state in end.held.values()})
     for number in range(len(taken)):
         index = LiveIndex(16, 32, 0.25)
-        position = index.restore(tmp_path / f"{number}", "s")[0]
+        position = index.restore(tmp_path / f"{number}", "s").positions[0]
         revisions = dict(zip(*index._state.removed.items(), strict=True))
         ids, slots = index._state.live.items()
         rows = index._state.arena.gather(np.array(slots, np.int64))[1]
@@ -644,7 +645,7 @@ def saved(path: Path) -> Model:
     states += [State(state.asset_id, 7) for state in states[:5]] + [State("never seen", 3)]
     model, index = Model(), filled(states, segment_rows=16)
     model.apply(states)
-    index.snapshot(path, {0: 17, 3: 4}, "cluster/topic/model")
+    index.snapshot(path, {0: 17, 3: 4}, "cluster/topic/model", TAKEN_AT_S)
     return model
 
 
@@ -652,7 +653,7 @@ def test_a_snapshot_brings_everything_back(tmp_path: Path) -> None:
     """Live and removed assets, strange names, owners and positions; an old message does not bring an asset back."""
     model = saved(tmp_path / "deep" / "s")
     index = LiveIndex(D, 5, 0.25)
-    assert index.restore(tmp_path / "deep" / "s", "cluster/topic/model") == {0: 17, 3: 4}
+    assert index.restore(tmp_path / "deep" / "s", "cluster/topic/model").positions == {0: 17, 3: 4}
     assert_same_content(index, model)
     assert_answers(index, model, "text", unit(_POOL[1]), ["é" * 255], 10)
     index.apply(
@@ -714,11 +715,11 @@ def test_a_snapshot_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(SnapshotError, match="cannot write"):
-            index.snapshot(path, {0: 99}, "cluster/topic/model")
+            index.snapshot(path, {0: 99}, "cluster/topic/model", TAKEN_AT_S)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
-    assert LiveIndex(D, 4, 0.25).restore(path, "cluster/topic/model") == {0: 17, 3: 4}
+    assert LiveIndex(D, 4, 0.25).restore(path, "cluster/topic/model").positions == {0: 17, 3: 4}
     assert_same_content(index, model)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from PIL import Image, ImageDraw
 
 from tests.crashing import Crashing
@@ -25,6 +26,7 @@ from zccr_stream.events import (
     ASSET_UPLOADED,
     IMAGE,
     PROFILE_CHANGED,
+    RECOMMENDATIONS,
     TEXT,
     AssetDeleted,
     AssetUploaded,
@@ -195,6 +197,36 @@ def test_bad_input_becomes_dead_letters_and_the_events_around_it_go_through(inst
         assert word.lower() in said.lower() or word in ("truncated",), (kind, said)
     assert len(letters) == len(kinds)
     assert installed.live().keys() == {f"user-{number}/1" for number in range(len(kinds))}
+
+
+def test_lists_are_as_long_as_their_topic_takes(installed: Installation) -> None:
+    """Whose recommendations are too large gets shorter lists, and nobody waits for them."""
+    name = installed.settings.topic_prefix + RECOMMENDATIONS
+    resource = ConfigResource(
+        ResourceType.TOPIC,
+        name,
+        incremental_configs=[ConfigEntry("max.message.bytes", "2000", incremental_operation=AlterConfigOpType.SET)],
+    )
+    admin = AdminClient({"bootstrap.servers": installed.settings.bootstrap_servers})
+    admin.incremental_alter_configs([resource])[resource].result(30)
+    installed.environment |= {"ZCCR_K": "100"}
+    script = Script()
+    for number in range(100):
+        script.text("ben", f"ben/{random.Random(number).randbytes(8).hex()}", f"a dog runs on beach {number}")
+    installed.start("consumers.ingest")
+    recommend = installed.start("consumers.recommend")
+    installed.publish(script.events)
+    installed.wait_settled()
+    script.text("ann", "ann/1", "a dog on the beach")
+    installed.publish(script.events[-1:])
+    installed.wait_settled()
+
+    recommended = installed.recommendations()["ann"]
+
+    assert recommended is not None
+    (area,) = recommended["areas"]
+    assert 1 <= len(area["recommended"]["text"]) < 100
+    assert "now lists of 50 for 'ann'" in recommend.log.read_text()
 
 
 def test_shuffled_and_delivered_twice_over_several_processes_the_state_is_the_same(

@@ -21,10 +21,11 @@ from tests.waiting import wait_until
 from zccr_stream import events, metrics
 from zccr_stream.embedded import Embedded
 from zccr_stream.events import ASSET_UPLOADED, BadInputError, Record, TryLaterError
-from zccr_stream.pipeline import Outcome, UnavailableError
+from zccr_stream.pipeline import MessageTooLargeError, Outcome, UnavailableError
 from zccr_stream.stream import lag
 from zccr_stream.stream.consumer import BatchConsumer, Limits
 from zccr_stream.stream.follower import Follower
+from zccr_stream.stream.progress import Entry, Partition
 from zccr_stream.stream.publisher import Publisher
 from zccr_stream.stream.records import record_of
 from zccr_stream.stream.topics import TopicRule, ensure_topics, identify
@@ -620,6 +621,31 @@ def test_a_publisher_returns_when_all_is_delivered(kafka: Kafka) -> None:
     assert {message.key() for message in kafka.read(kafka.topic, 100)} == {f"k{n}".encode() for n in range(100)}
 
 
+def test_a_publisher_leaves_nothing_under_way(kafka: Kafka) -> None:
+    """One message that cannot be sent does not end the wait for those before it and behind it."""
+    publisher = Publisher({**kafka.config, "linger.ms": 300}, kafka.prefix, delivery_timeout_s=20)
+    messages = [
+        events.Message(ASSET_UPLOADED, key, value)
+        for key, value in ((b"a", b""), (b"b", bytes(2**26 + 1)), (b"c", b""))
+    ]
+
+    with pytest.raises(MessageTooLargeError):
+        publisher.publish(messages)
+
+    assert len(publisher._producer) == 0
+    assert {message.key() for message in kafka.read(kafka.topic, 2)} == {b"a", b"c"}
+
+
+@pytest.mark.parametrize("name", ["delivery.timeout.ms", "message.timeout.ms"])
+def test_no_setting_of_the_client_makes_a_publisher_give_up_before_it_does(topic_prefix: str, name: str) -> None:
+    publisher = Publisher({"bootstrap.servers": "127.0.0.1:1", name: 300_000}, topic_prefix, delivery_timeout_s=1)
+
+    with pytest.raises(UnavailableError, match="did not take"):
+        publisher.publish([events.Message(ASSET_UPLOADED, b"k", b"v")])
+
+    assert len(publisher._producer) == 0
+
+
 def test_a_missing_topic_says_what_to_do(kafka: Kafka) -> None:
     publisher = Publisher({**kafka.config, "topic.metadata.propagation.max.ms": 500}, kafka.prefix, 20)
 
@@ -783,6 +809,12 @@ def test_what_waits_is_bounded_in_bytes_too(kafka: Kafka) -> None:
         assert len(consumer.consumer._queue) < 30
         held.leave.set()
         wait_until(lambda: len(held.seen) == 100, DEADLINE_S, "all are handled")
+
+
+def test_headers_count_among_the_bytes_that_wait() -> None:
+    record = events.Record("t", 0, 0, 0, b"key", b"value", (("header", b"12345"), ("empty", None)))
+
+    assert Entry(record, Partition("t", 0)).size_bytes == 3 + 5 + (6 + 5) + 5
 
 
 def test_a_batch_that_hangs_shows_as_not_ready(kafka: Kafka) -> None:

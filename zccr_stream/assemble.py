@@ -349,19 +349,19 @@ def _restored(settings: Settings, follower: Follower, snapshot: Path, source: st
     """The index of the snapshot and the positions it covers, or an empty one, to be rebuilt from the topic."""
     index = empty_index(settings)
     try:
-        age_hours = (time.time() - snapshot.stat().st_mtime) / 3600
+        header = index.restore(snapshot, source)
+        age_hours = (time.time() - header.taken_at_s) / 3600
         if age_hours > settings.snapshot_age_max_hours:
             raise SnapshotError(f"{snapshot} is {age_hours:.0f} hours old: removals may be gone from the topic")
-        positions = index.restore(snapshot, source)
-        if not follower.valid(positions):
+        if not follower.valid(header.positions):
             raise SnapshotError(f"{snapshot} ends where the topic does not go on")
     except (FileNotFoundError, SnapshotError) as error:
         logger.warning("the index is rebuilt from the topic: %s", error)
         return empty_index(settings), {}
     logger.info("restored %s from %s", index.sizes(), snapshot)
-    metrics.set_snapshot(snapshot.stat().st_mtime, snapshot.stat().st_size)
+    metrics.set_snapshot(header.taken_at_s, snapshot.stat().st_size)
     _report_sizes(index)
-    return index, positions
+    return index, dict(header.positions)
 
 
 def _report_sizes(index: LiveIndex) -> None:
@@ -373,12 +373,13 @@ def _keep_snapshots(
     settings: Settings, index: LiveIndex, follower: Follower, snapshot: Path, source: str, around: Process
 ) -> None:
     def take() -> None:
+        taken_at_s = time.time()  # before the positions: what they cover is not older
         try:
-            index.snapshot(snapshot, dict(follower.positions), source)
+            index.snapshot(snapshot, dict(follower.positions), source, taken_at_s)
         except SnapshotError as error:  # a full disk costs a slower start and nothing else
             logger.warning("no snapshot: %s", error)
         else:
-            metrics.set_snapshot(time.time(), snapshot.stat().st_size)
+            metrics.set_snapshot(taken_at_s, snapshot.stat().st_size)
 
     around.background.every(settings.snapshot_interval_s, "snapshot", take, around.stop)
 

@@ -6,6 +6,7 @@ buffer for all vectors. Knows nothing of what the vectors mean or of who reads t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from zccr_stream.events.vocabulary import (
 
 _HALF_BYTES = 2
 _LENGTH_TOLERANCE = 0.01  # float16 makes unit vectors longer or shorter by less than a thousandth
+_MILLISECONDS = re.compile(rb"-?[0-9]{1,16}")
 _NO_TIME = b"1970-01-01T00:00:00Z"
 
 
@@ -167,7 +169,6 @@ def parse_profile_changed(record: Record) -> ProfileChanged:
     received_at = dict(record.headers).get("received_at_ms")
     if received_at is None:
         return ProfileChanged(user_id, version, record.timestamp_ms)
-    try:
-        return ProfileChanged(user_id, version, read_count(received_at))
-    except ValueError as error:
-        raise BadEventError(f"received_at_ms: got {shown(received_at)}, expected milliseconds since 1970") from error
+    if not _MILLISECONDS.fullmatch(received_at):
+        raise BadEventError(f"received_at_ms: got {shown(received_at)}, expected milliseconds since 1970")
+    return ProfileChanged(user_id, version, int(received_at))

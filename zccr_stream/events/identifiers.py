@@ -34,7 +34,7 @@ def lot(text: str) -> int:
 
 
 def read_count(value: str | bytes) -> int:
-    """A revision, a version or a time in milliseconds, as its digits.
+    """A revision or version, as its digits.
 
     Raises:
         ValueError: anything but digits, or larger than any count of states.

@@ -128,7 +128,7 @@ class LiveIndex:
                 self._catalogues[modality] = kept[modality]
         return {modality: catalogue for modality, (_, catalogue) in self._catalogues.items()}
 
-    def snapshot(self, path: Path, positions: Mapping[int, int], source: str) -> None:
+    def snapshot(self, path: Path, positions: Mapping[int, int], source: str, taken_at_s: float) -> None:
         """Write a snapshot of one moment while searches and writes go on.
 
         Args:
@@ -136,6 +136,7 @@ class LiveIndex:
             positions: next offset to read, by partition; what lies before must have been applied. Later states may be
                 in the snapshot too: applying them again changes nothing.
             source: what it was applied from, such as cluster, topic and model.
+            taken_at_s: now, in seconds since 1970.
 
         Raises:
             SnapshotError: it could not be written; the file that was there is untouched.
@@ -144,26 +145,26 @@ class LiveIndex:
             state = self._state
             views = state.arena.views
             removed, revisions = state.removed.items()
-        header = snapshots.Header(source, self._dimension, positions)
+        header = snapshots.Header(source, self._dimension, positions, taken_at_s)
         parts = (_live_block(part, state.user_ids) for view in views.values() for part in view)
         snapshots.write(path, header, chain(parts, _removed_blocks(removed, revisions, self._dimension)))
 
-    def restore(self, path: Path, source: str) -> dict[int, int]:
-        """Replace the content by that of a snapshot and return its positions; on an error nothing changes.
+    def restore(self, path: Path, source: str) -> snapshots.Header:
+        """Replace the content by that of a snapshot and return what it says of itself; on an error nothing changes.
 
         Raises:
             SnapshotError: there is none, it is torn or corrupt, or of another source or dimension.
         """
-        state, positions = self._empty(), {}
+        state = self._empty()
         for item in snapshots.read(path, source, self._dimension):
             if isinstance(item, snapshots.Header):
-                positions = dict(item.positions)
+                header = item
             else:
                 state.load(item)
         state.arena.publish()
         with self._writing:
             self._state = state
-        return positions
+        return header
 
     def _empty(self) -> _State:
         return _State(Arena(self._dimension, self._segment_rows))

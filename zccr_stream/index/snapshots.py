@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-MAGIC = b"zccr-stream index 1\n"
+MAGIC = b"zccr-stream index 2\n"
 HEAD = struct.Struct("<IQI")  # length of the description, length of the data, CRC-32 of these two and of both
 LENGTHS = struct.Struct("<IQ")
 DESCRIPTION_MAX = 16 * 2**20
@@ -37,11 +37,15 @@ class SnapshotError(Exception):
 
 
 class Header(NamedTuple):
-    """What a snapshot is of: the space it holds, and the next offset to read of each partition."""
+    """What a snapshot is of: the space it holds, the next offset to read of each partition, and when it was taken.
+
+    The time is in the file, in seconds since 1970, since a copy of a file is younger than what is in it.
+    """
 
     source: str
     dimension: int
     positions: Mapping[int, int]
+    taken_at_s: float
 
 
 class Block(NamedTuple):
@@ -104,7 +108,7 @@ def read(path: Path, source: str, dimension: int) -> Iterator[Header | Block]:
 def _write(file: Any, header: Header, blocks: Iterator[Block]) -> None:
     file.write(MAGIC)
     positions = {str(partition): offset for partition, offset in header.positions.items()}
-    _put(file, {"kind": "header", "source": header.source, "dimension": header.dimension, "positions": positions}, [])
+    _put(file, {"kind": "header", **header._asdict(), "positions": positions}, [])
     count = 0
     for block in blocks:
         ids, id_lengths = _pack(block.asset_ids)
@@ -145,7 +149,7 @@ def _read(file: BufferedReader, path: Path, source: str, dimension: int) -> Iter
         if description[name] != expected:
             raise SnapshotError(f"{path} is of {name} {description[name]!r}; expected {expected!r}")
     positions = {int(partition): int(offset) for partition, offset in description["positions"].items()}
-    yield Header(source, dimension, positions)
+    yield Header(source, dimension, positions, float(description["taken_at_s"]))
     count = 0
     while True:
         description, data = _take(file, path, size)
