@@ -102,8 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         sys.stderr.write(f"there is no memory for so much: ask for less ({str(error) or 'out of memory'})\n")
         return 2
-    sys.stdout.write(outcome.text + "\n")
-    try:
+    try:  # files first: a terminal that cannot show the tables costs no results
         if options.json:
             _write(options.json, outcome)
         if options.figures and not outcome.save_figures(options.figures):
@@ -111,7 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         sys.stderr.write(f"not written: {error}\n")
         return 2
+    _show(outcome.text)
     return 0
+
+
+def _show(text: str) -> None:
+    """Print what the terminal's encoding can show of it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
 
 
 def _write(file: Path, outcome: Outcome) -> None:
@@ -160,7 +166,7 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
             figures = [f"![{file.stem}]({file.name})" for file in outcome.save_figures(options.out)]
             found = [f"`{command}`", outcome.text, *figures]
         parts += [f"## {name}: {title}", *found]
-        (options.out / REPORT).write_text("\n\n".join(parts) + "\n")  # what is there is kept, whatever comes
+        (options.out / REPORT).write_text("\n\n".join(parts) + "\n", "utf-8")  # what is there is kept, whatever comes
     measured = len(EXPERIMENTS) - lacking - failed
     sys.stdout.write(f"{options.out / REPORT}: {measured} of {len(EXPERIMENTS)} experiments")
     sys.stdout.write(f", {lacking} that the data lack something for" * (lacking > 0))
@@ -171,7 +177,7 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
 def _forget(folder: Path) -> None:
     """Remove an earlier report with its numbers and plots: they may be of other data."""
     report = folder / REPORT
-    text = report.read_text(errors="replace") if report.is_file() else ""
+    text = report.read_text("utf-8", "replace") if report.is_file() else ""
     plots = re.findall(r"^!\[[\w-]+\]\(([\w-]+\.png)\)$", text, re.MULTILINE)
     for stale in (*plots, *(f"{name}.json" for name in EXPERIMENTS), REPORT):
         (folder / stale).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from experiments.datasets import DataError, Items, Vectors, reading
 from experiments.datasets.encoding import fingerprint_of_texts
 from zccr_stream import assemble
 from zccr_stream.encoders import MINI, EncoderError
-from zccr_stream.events import IMAGE, TEXT
+from zccr_stream.events import IMAGE, TEXT, BadInputError
 from zccr_stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _sentences(texts: Sequence[str], model: str, device: str) -> Vectors:
     if model == MINI:
         try:
             return assemble.encoder(Settings(encoder=MINI, device=device)).encode(TEXT, texts)
-        except EncoderError as error:
+        except (EncoderError, BadInputError) as error:
             raise DataError(f"the tags cannot be embedded: {error}") from error
     from sentence_transformers import SentenceTransformer
 

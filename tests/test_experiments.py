@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from types import ModuleType
@@ -124,6 +127,19 @@ def test_a_fault_in_one_experiment_costs_nobody_the_others_and_is_told_by_the_ex
     assert "Failed: ZeroDivisionError: by a fault" in (tmp_path / "out/report.md").read_text()
     assert (tmp_path / "out/retrieval.json").exists()
     assert "1 of 2 experiments, 1 failed by a fault" in capsys.readouterr().out
+
+
+def test_a_terminal_that_cannot_show_the_table_costs_no_results(folder: Path) -> None:
+    report = folder.parent / "report.json"
+    command = [sys.executable, "-m", "experiments", "areas", "--data", str(folder), "--json", str(report)]
+    small = ["--classes", "1", "--assets", "4", "--draws", "2"]
+
+    said = subprocess.run(
+        [*command, *small], env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=True
+    )
+
+    assert b"default cut" in said.stdout
+    assert "rule" in json.loads(report.read_text())
 
 
 def test_rules_for_the_cut_take_captions_that_are_all_the_same(folder: Path) -> None:

@@ -15,7 +15,7 @@ from experiments import encoding
 from experiments.__main__ import main
 from experiments.datasets import DataError, Items, Picture, Selection, captioned, load
 from experiments.datasets.precomputed import pairs
-from zccr_stream.events import IMAGE
+from zccr_stream.events import IMAGE, BadInputError
 
 
 def precompute(folder: Path, **changed: Any) -> None:
@@ -486,6 +486,17 @@ def test_a_random_caption_is_the_same_one_in_any_selection(tmp_path: Path, encod
     assert {caption - 5 * picture for picture, caption in every.items()} == set(range(5))
     few = dict(numbers(loaded(tmp_path / "data", caption="random", limit=7)))
     assert few.items() <= every.items()
+
+
+def test_a_caption_that_says_nothing_visible_is_named(tmp_path: Path, encoder: Counting) -> None:
+    listing(tmp_path / "data", pictures=3, captions=1)
+
+    def refuse(modality: str, contents: Sequence[Any]) -> Any:
+        raise BadInputError("encode", "the text is empty")
+
+    encoder.encode = refuse  # type: ignore[method-assign]
+    with pytest.raises(DataError, match="a caption cannot be encoded: the text is empty"):
+        loaded(tmp_path / "data")
 
 
 def test_further_captions_are_encoded_when_they_are_asked_for_and_once(tmp_path: Path, encoder: Counting) -> None:

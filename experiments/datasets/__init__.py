@@ -185,7 +185,7 @@ def _check_there(pictures: Sequence[Picture]) -> None:
 
 def _choose(caption: str, name: str, captions: int) -> int:
     """Which of a picture's captions is its pair: drawn by its name, so that it is the same one in any selection."""
-    return 0 if caption == "first" else random.Random(name).randrange(captions)
+    return 0 if caption == "first" else random.Random(os.fsencode(name)).randrange(captions)
 
 
 def _drawn(n: int, limit: int | None) -> Rows:

@@ -18,7 +18,7 @@ from experiments.cache import Arrays, cached
 from experiments.datasets.items import Captions, DataError, Items, Picture, Vectors
 from zccr_stream import assemble
 from zccr_stream.encoders import EncoderError
-from zccr_stream.events import IMAGE, TEXT, AssetUploaded
+from zccr_stream.events import IMAGE, TEXT, AssetUploaded, BadInputError
 from zccr_stream.pipeline import Encoder
 from zccr_stream.settings import Settings
 
@@ -102,6 +102,8 @@ def _errors_named(settings: Settings) -> Iterator[None]:
         yield
     except EncoderError as error:
         raise DataError(f"the encoder {settings.encoder!r} cannot be used: {error}") from error
+    except BadInputError as error:
+        raise DataError(f"a caption cannot be encoded: {error}") from error
 
 
 def _all_captions(pictures: Sequence[Picture], settings: Settings, cache: Path) -> Captions:
