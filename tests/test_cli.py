@@ -98,6 +98,17 @@ def test_photos_and_texts_become_events(installed: Installation, tmp_path: Path)
     }
 
 
+def test_users_with_slashes_do_not_share_assets(installed: Installation, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c.txt").write_text("A dog on the beach.")
+
+    run("upload", "--user", "a", str(tmp_path / "a"))
+    run("upload", "--user", "a/b", str(tmp_path / "a" / "b"))
+
+    owners = {asset_id: event.user_id for asset_id, event in uploaded(installed).items()}
+    assert owners == {"a/b/c.txt": "a", "a%2Fb/c.txt": "a/b"}
+
+
 def uploaded(installed: Installation) -> dict[str, AssetUploaded]:
     events = [parse(record_of(message), ASSET_UPLOADED) for message in installed.read(ASSET_UPLOADED)]
     return {event.asset_id: event for event in events if isinstance(event, AssetUploaded)}

@@ -653,7 +653,8 @@ def test_a_snapshot_brings_everything_back(tmp_path: Path) -> None:
     """Live and removed assets, strange names, owners and positions; an old message does not bring an asset back."""
     model = saved(tmp_path / "deep" / "s")
     index = LiveIndex(D, 5, 0.25)
-    assert index.restore(tmp_path / "deep" / "s", "cluster/topic/model").positions == {0: 17, 3: 4}
+    header = index.restore(tmp_path / "deep" / "s", "cluster/topic/model")
+    assert (header.positions, header.taken_at_s) == ({0: 17, 3: 4}, TAKEN_AT_S)
     assert_same_content(index, model)
     assert_answers(index, model, "text", unit(_POOL[1]), ["é" * 255], 10)
     index.apply(

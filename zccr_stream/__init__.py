@@ -8,6 +8,7 @@ ownership   the truth in PostgreSQL: who owns what, vectors, versions, what is s
 tables      its tables
 index       one FAISS index per modality
 catalogue   what all assets look like: the scale for areas and seeds
+grouping    one kind of a profile's vectors -> groups that are one area each
 interests   a profile's vectors -> areas of interest
 calibration vectors and scores of several modalities -> comparable ones, the modality gap closed
 scores      cosines of hits -> scores comparable across modalities

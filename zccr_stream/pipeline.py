@@ -260,14 +260,13 @@ class Ingest:
             numbers = [number for number, one in enumerate(loaded) if one.upload.modality == modality]
             if numbers:
                 with self._encoding, metrics.stage("encode", len(numbers)):
-                    for number, encoded in zip(
-                        numbers, self._encoded(modality, [loaded[number].content for number in numbers]), strict=True
-                    ):
-                        if isinstance(encoded, BadInputError):
-                            outcomes[loaded[number].row] = encoded
+                    encoded = self._encoded(modality, [loaded[number].content for number in numbers])
+                    for number, vector in zip(numbers, encoded, strict=True):
+                        if isinstance(vector, BadInputError):
+                            outcomes[loaded[number].row] = vector
                             metrics.failed("encode", "bad_input")
                         else:
-                            vectors[number] = encoded
+                            vectors[number] = vector
         sound = [number for number, one in enumerate(loaded) if outcomes[one.row] is None]
         return [loaded[number].upload for number in sound], vectors[sound]
 

@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     bootstrap_servers: str = Field("localhost:9092", description="Kafka")
     kafka_config: dict[str, Any] = Field(
         default_factory=dict,
-        description="JSON of any librdkafka settings (SASL, TLS, …); wins over ours",
+        description="JSON of any librdkafka settings (SASL, TLS, …); wins over ours, but for what delivering and "
+        "committing rest on (idempotence, delivery time-out, commits)",
         repr=False,
     )
     database_url: str = Field(
