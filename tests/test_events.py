@@ -448,24 +448,6 @@ def test_nothing_is_written_that_would_be_refused(event: InputEvent, message: st
     assert str(raised.value).startswith(message)
 
 
-# The order of writes
-
-
-def test_writes_are_ordered_by_time_then_deletion_then_id() -> None:
-    deleted = AssetDeleted("a", 10, 0, "x")
-    ordered = [
-        dataclasses.replace(deleted, occurred_at_ns=9, event_id="z").write_key,
-        AssetUploaded("a", 10, 0, "x", "u", "text", text="").write_key,
-        AssetUploaded("b", 10, 0, "x", "u", "text", text="").write_key,
-        deleted.write_key,
-        dataclasses.replace(deleted, event_id="b").write_key,
-        AssetUploaded("a", 11, 0, "x", "u", "text", text="").write_key,
-    ]
-
-    assert ordered == sorted(ordered)
-    assert len(set(ordered)) == len(ordered)
-
-
 # asset-embedded
 
 

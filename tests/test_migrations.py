@@ -186,3 +186,14 @@ def test_the_url_comes_from_the_settings_where_no_one_hands_one_in(new: New, mon
     command.upgrade(config(None), "head")
 
     check_migrated(engine)
+
+
+def test_rows_of_before_the_tie_break_are_not_replaced_by_equal_writes(new: New) -> None:
+    engine = new()
+    command.upgrade(config(url(engine)), "0001")
+    with engine.begin() as connection:
+        columns = "asset_id, occurred_at_ns, deleted, event_id, revision"
+        connection.execute(sa.text(f"INSERT INTO assets ({columns}) VALUES ('a', 1, false, 'e', 1)"))
+    migrate(url(engine))
+
+    assert ask(engine, "SELECT tie_break FROM assets") == [(2**63 - 1,)]

@@ -110,11 +110,6 @@ class AssetUploaded:
     uri: str | None = None
     text: str | None = None
 
-    @property
-    def write_key(self) -> tuple[int, bool, str]:
-        """The order of the writes to one asset: the greatest wins."""
-        return self.occurred_at_ns, False, self.event_id
-
 
 @dataclass(frozen=True, slots=True)
 class AssetDeleted:
@@ -124,11 +119,6 @@ class AssetDeleted:
     occurred_at_ns: int
     received_at_ms: int
     asset_id: str
-
-    @property
-    def write_key(self) -> tuple[int, bool, str]:
-        """The order of the writes to one asset: the greatest wins."""
-        return self.occurred_at_ns, True, self.event_id
 
 
 @dataclass(frozen=True, slots=True)

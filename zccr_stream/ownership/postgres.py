@@ -20,13 +20,13 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from zccr_stream.audit import AssetState, Truth, UserState
-from zccr_stream.events import NS_MIN, AssetDeleted, InputEvent, ProfileChanged, UserDeleted
+from zccr_stream.events import NS_MIN, InputEvent, ProfileChanged, UserDeleted
 from zccr_stream.interests import Profile
 from zccr_stream.ownership import binary, reading, sessions
 from zccr_stream.ownership import statements as sql
 from zccr_stream.ownership.everything import Everything
 from zccr_stream.ownership.migrating import check_migrated
-from zccr_stream.ownership.registers import Batch, Changes, Register, Row, decide, reduce
+from zccr_stream.ownership.registers import Batch, Changes, Rank, Register, Row, decide, rank, reduce
 from zccr_stream.pipeline import Announcement, HeldVectors, Touched, Writes
 
 _STREAMED_ROWS = 10_000
@@ -112,12 +112,14 @@ class PostgresOwnership:
         stands = np.zeros(len(events), np.bool_)
         writes = [(n, event) for n, event in enumerate(events) if not isinstance(event, UserDeleted)]
         deletions = [(n, event) for n, event in enumerate(events) if isinstance(event, UserDeleted)]
+        places = [rank(event) for _, event in writes]
         parameters = {
             "writes": [n for n, _ in writes],
             "asset_ids": [event.asset_id for _, event in writes],
-            "occurred": [event.occurred_at_ns for _, event in writes],
-            "deleted": [isinstance(event, AssetDeleted) for _, event in writes],
-            "event_ids": [event.event_id for _, event in writes],
+            "occurred": [place.occurred_at_ns for place in places],
+            "deleted": [place.deleted for place in places],
+            "event_ids": [place.event_id for place in places],
+            "tie_breaks": [place.tie_break for place in places],
             "deletions": [n for n, _ in deletions],
             "user_ids": [event.user_id for _, event in deletions],
             "user_deleted": [event.occurred_at_ns for _, event in deletions],
@@ -270,7 +272,7 @@ class PostgresOwnership:
             users = connection.execute(sql.PUT_USERS, {"user_ids": put, "deleted": deleted})
             deleted_at_ns.update(users.all())
         assets = connection.execute(sql.LOCK_ASSETS, {"asset_ids": asset_ids, "deleted_users": list(deletions)})
-        standing = {asset_id: Register(*register) for asset_id, *register in assets}
+        standing = {asset_id: Register(owner, Rank(*place), revision) for asset_id, owner, revision, *place in assets}
         if not deleted_at_ns.keys() >= {register.user_id for register in standing.values()} - {None}:
             raise sessions.ConflictError("an asset changed its owner between two statements")
         return decide(batch, standing, deleted_at_ns)
@@ -297,17 +299,19 @@ class PostgresOwnership:
     def _dump(self, rows: Sequence[Row], vectors: npt.NDArray[np.float16]) -> bytes:
         """Rows as `COPY_ASSETS` takes them."""
         raw = np.ascontiguousarray(vectors, "<f2")
-        asset_ids, user_ids, modalities, occurred, deleted, event_ids, revisions, places = zip(*rows, strict=True)
+        asset_ids, user_ids, modalities, places, revisions, rows_of_vectors = zip(*rows, strict=True)
+        occurred, deleted, event_ids, tie_breaks = zip(*places, strict=True)
         return binary.dump(
             binary.texts(asset_ids),
             binary.texts(user_ids),
             binary.texts(modalities),
-            binary.texts(None if place is None else self._model for place in places),
+            binary.texts(None if row is None else self._model for row in rows_of_vectors),
             binary.bigints(occurred),
             binary.booleans(deleted),
             binary.texts(event_ids),
+            binary.bigints(tie_breaks),
             binary.bigints(revisions),
-            binary.byteas(None if place is None else raw[place].tobytes() for place in places),
+            binary.byteas(None if row is None else raw[row].tobytes() for row in rows_of_vectors),
         )
 
     @contextmanager

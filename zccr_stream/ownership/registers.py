@@ -1,26 +1,42 @@
 """What a batch of writes changes: each asset one last-writer-wins register, each user deletion a bound in time.
 
 A batch comes in, and what stands for the assets and users in it; rows to store and what to announce go out. Pure: it
-does not know how or where rows are stored. The order of writes is (event time, deletion over upload, event id).
+does not know how or where rows are stored. The order of writes is (event time, deletion over upload, event id); uploads
+that are equal in all three, as those of two careless producers may be, are ordered by owner and content.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple
 
 from zccr_stream.events import AssetDeleted, AssetUploaded, UserDeleted
 from zccr_stream.pipeline import Writes
+
+_ANY_CONTENT = 2**32 - 1
+
+
+class Rank(NamedTuple):
+    """The place of a write in the order of writes; `tie_break` is 0 for a deletion.
+
+    Of an upload it is a hash of the owner (31 bits) before one of the content (32 bits). An asset that no longer lives
+    keeps the owner's alone, before the greatest content: an erasure leaves no trace of what was uploaded, and what the
+    erased owner uploaded besides, equal in all else, does not live either.
+    """
+
+    occurred_at_ns: int
+    deleted: bool
+    event_id: str
+    tie_break: int
 
 
 class Register(NamedTuple):
     """What stands for one asset; `user_id` is None where it does not live."""
 
     user_id: str | None
-    occurred_at_ns: int
-    deleted: bool
-    event_id: str
+    rank: Rank
     revision: int
 
 
@@ -30,26 +46,31 @@ class Row(NamedTuple):
     asset_id: str
     user_id: str | None
     modality: str | None
-    occurred_at_ns: int
-    deleted: bool
-    event_id: str
+    rank: Rank
     revision: int
+    vector: int | None
+
+
+class Write(NamedTuple):
+    """A write of a batch; `vector` is its row of the batch's vectors, None for a deletion."""
+
+    event: AssetUploaded | AssetDeleted
+    rank: Rank
     vector: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The greatest writes of a batch: per asset with its row of the vectors (None for a deletion), and per user."""
+    """The greatest writes of a batch, per asset and per user."""
 
-    writes: Mapping[str, tuple[AssetUploaded | AssetDeleted, int | None]]
+    writes: Mapping[str, Write]
     user_deletions: Mapping[str, UserDeleted]
 
     @property
     def user_ids(self) -> set[str]:
         """New owners and deleted users."""
-        return {write.user_id for write, _ in self.writes.values() if isinstance(write, AssetUploaded)}.union(
-            self.user_deletions
-        )
+        events = (write.event for write in self.writes.values())
+        return {event.user_id for event in events if isinstance(event, AssetUploaded)}.union(self.user_deletions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +88,31 @@ class Changes:
 
 def reduce(writes: Writes) -> Batch:
     """Keep the greatest write of each asset and of each user; of equal ones the first."""
-    greatest: dict[str, tuple[AssetUploaded | AssetDeleted, int | None]] = {}
+    greatest: dict[str, Write] = {}
     events: list[AssetUploaded | AssetDeleted] = [*writes.uploads, *writes.deletions]
-    for row, write in enumerate(events):
-        vector = row if row < len(writes.uploads) else None
-        if write.asset_id not in greatest or rank(write) > rank(greatest[write.asset_id][0]):
-            greatest[write.asset_id] = (write, vector)
+    for row, event in enumerate(events):
+        write = Write(event, rank(event), row if row < len(writes.uploads) else None)
+        if event.asset_id not in greatest or write.rank > greatest[event.asset_id].rank:
+            greatest[event.asset_id] = write
     user_deletions: dict[str, UserDeleted] = {}
-    for event in writes.user_deletions:
-        if event.user_id not in user_deletions or event.occurred_at_ns > user_deletions[event.user_id].occurred_at_ns:
-            user_deletions[event.user_id] = event
+    for deletion in writes.user_deletions:
+        earlier = user_deletions.get(deletion.user_id)
+        if earlier is None or deletion.occurred_at_ns > earlier.occurred_at_ns:
+            user_deletions[deletion.user_id] = deletion
     return Batch(greatest, user_deletions)
 
 
-def rank(write: AssetUploaded | AssetDeleted | Register) -> tuple[int, bool, str]:
+def rank(event: AssetUploaded | AssetDeleted) -> Rank:
     """The place of a write in the order of writes."""
-    deleted = write.deleted if isinstance(write, Register) else isinstance(write, AssetDeleted)
-    return write.occurred_at_ns, deleted, write.event_id
+    if isinstance(event, AssetDeleted):
+        return Rank(event.occurred_at_ns, True, event.event_id, 0)
+    content = _hash(event.modality, "text" if event.uri is None else "uri", event.uri or event.text or "")
+    return Rank(event.occurred_at_ns, False, event.event_id, (_hash(event.user_id) >> 1) << 32 | content)
+
+
+def _hash(*fields: str) -> int:
+    """32 bits of fields of which all but the last hold no control characters."""
+    return int.from_bytes(blake2b("\0".join(fields).encode(), digest_size=4).digest(), "big")
 
 
 def decide(batch: Batch, standing: Mapping[str, Register], deleted_at_ns: Mapping[str, int | None]) -> Changes:
@@ -119,16 +148,15 @@ def _overwrite(
     """The row that a greater write leaves, and when that write arrived; a dead owner's upload leaves a tombstone."""
     if asset_id not in batch.writes:
         return None
-    write, vector = batch.writes[asset_id]
-    if register is not None and rank(write) <= rank(register):
+    event, place, vector = batch.writes[asset_id]
+    if register is not None and place <= register.rank:
         return None
     revision = register.revision + 1 if register else 1
-    stamp = (*rank(write), revision)
-    if isinstance(write, AssetUploaded):
-        deletion_ns = deleted_at_ns[write.user_id]
-        if deletion_ns is None or deletion_ns < write.occurred_at_ns:
-            return Row(asset_id, write.user_id, write.modality, *stamp, vector), write.received_at_ms
-    return Row(asset_id, None, None, *stamp, None), write.received_at_ms
+    if isinstance(event, AssetUploaded):
+        deletion_ns = deleted_at_ns[event.user_id]
+        if deletion_ns is None or deletion_ns < event.occurred_at_ns:
+            return Row(asset_id, event.user_id, event.modality, place, revision, vector), event.received_at_ms
+    return _tombstone(asset_id, place, revision), event.received_at_ms
 
 
 def _erase(asset_id: str, batch: Batch, register: Register | None) -> tuple[Row, int] | None:
@@ -136,6 +164,12 @@ def _erase(asset_id: str, batch: Batch, register: Register | None) -> tuple[Row,
     if register is None or register.user_id is None:
         return None
     deletion = batch.user_deletions.get(register.user_id)
-    if deletion is None or deletion.occurred_at_ns < register.occurred_at_ns:
+    if deletion is None or deletion.occurred_at_ns < register.rank.occurred_at_ns:
         return None
-    return Row(asset_id, None, None, *rank(register), register.revision + 1, None), deletion.received_at_ms
+    return _tombstone(asset_id, register.rank, register.revision + 1), deletion.received_at_ms
+
+
+def _tombstone(asset_id: str, place: Rank, revision: int) -> Row:
+    if not place.deleted:
+        place = place._replace(tie_break=place.tie_break | _ANY_CONTENT)
+    return Row(asset_id, None, None, place, revision, None)

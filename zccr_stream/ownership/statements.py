@@ -28,7 +28,7 @@ PUT_USERS = sa.text("""
 """)
 
 LOCK_ASSETS = sa.text("""
-    SELECT asset_id, user_id, occurred_at_ns, deleted, event_id, revision
+    SELECT asset_id, user_id, revision, occurred_at_ns, deleted, event_id, tie_break
     FROM assets
     WHERE asset_id = ANY(ARRAY(
         SELECT unnest(CAST(:asset_ids AS text[]))
@@ -42,7 +42,7 @@ LOCK_ASSETS = sa.text("""
 DELETE_ASSETS = sa.text("DELETE FROM assets WHERE asset_id = ANY(CAST(:asset_ids AS text[]))")
 
 COPY_ASSETS = """
-    COPY assets (asset_id, user_id, modality, model, occurred_at_ns, deleted, event_id, revision, embedding)
+    COPY assets (asset_id, user_id, modality, model, occurred_at_ns, deleted, event_id, tie_break, revision, embedding)
     FROM STDIN (FORMAT binary)
 """
 
@@ -131,11 +131,11 @@ STANDING = sa.text("""
     SELECT n
     FROM unnest(
         CAST(:writes AS int[]), CAST(:asset_ids AS text[]), CAST(:occurred AS bigint[]), CAST(:deleted AS boolean[]),
-        CAST(:event_ids AS text[])
-    ) AS write (n, asset_id, occurred_at_ns, deleted, event_id)
+        CAST(:event_ids AS text[]), CAST(:tie_breaks AS bigint[])
+    ) AS write (n, asset_id, occurred_at_ns, deleted, event_id, tie_break)
     JOIN assets ON assets.asset_id = write.asset_id
-    WHERE (assets.occurred_at_ns, assets.deleted, assets.event_id)
-        >= (write.occurred_at_ns, write.deleted, write.event_id)
+    WHERE (assets.occurred_at_ns, assets.deleted, assets.event_id, assets.tie_break)
+        >= (write.occurred_at_ns, write.deleted, write.event_id, write.tie_break)
     UNION ALL
     SELECT n
     FROM unnest(CAST(:deletions AS int[]), CAST(:user_ids AS text[]), CAST(:user_deleted AS bigint[]))
