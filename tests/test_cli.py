@@ -16,15 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from confluent_kafka.admin import AdminClient
 from PIL import Image
 from typer.testing import CliRunner
 
 from tests.installation import Installation, installation
+from tests.waiting import wait_until
+from zccr_stream import assemble
 from zccr_stream.cli import app
 from zccr_stream.cli.newest import Newest
 from zccr_stream.events import (
     ASSET_DELETED,
     ASSET_UPLOADED,
+    DEAD_LETTER_SUFFIX,
     USER_DELETED,
     AssetUploaded,
     BadInputError,
@@ -42,6 +46,7 @@ from zccr_stream.events import (
 from zccr_stream.stream.records import record_of
 
 ROOT = Path(__file__).parent.parent
+DEADLINE_S = 60.0
 YESTERDAY_MS = int(time.time() * 1000) - 86_400_000
 
 
@@ -320,6 +325,20 @@ def test_dead_letters_are_shown_and_replayed_once(installed: Installation) -> No
     }
     assert "cannot be replayed" in shown
     assert installed.read(ASSET_DELETED) == []
+
+
+def test_dead_letters_of_a_topic_that_was_made_again_are_shown(installed: Installation) -> None:
+    """Its offsets begin anew, below those that were dealt with before."""
+    refused(installed, ASSET_UPLOADED, BadInputError("decode", "no image"), "old", b"old")
+    run("dlq", "--done")
+    admin = AdminClient(assemble.kafka_config(installed.settings))
+    name = installed.settings.topic_prefix + ASSET_UPLOADED + DEAD_LETTER_SUFFIX
+    admin.delete_topics([name], operation_timeout=DEADLINE_S)[name].result(DEADLINE_S)
+    wait_until(lambda: name not in admin.list_topics(timeout=DEADLINE_S).topics, DEADLINE_S, "it is gone")
+    run("topics")
+    refused(installed, ASSET_UPLOADED, BadInputError("decode", "no image"), "new", b"new")
+
+    assert "1 dead letter:" in run("dlq")
 
 
 def test_letters_that_are_not_whole_or_too_large_are_not_replayed_and_stop_nothing(installed: Installation) -> None:

@@ -951,3 +951,16 @@ def test_vectors_of_another_length_or_number_are_refused() -> None:
     mixed = memoryview(binary.dump(binary.byteas([bytes(14), bytes(18)])))
     with pytest.raises(ValueError, match="expected vectors of 8"):
         binary.load_vectors(mixed, 2, 8)
+
+
+# --- dead letters ---------------------------------------------------------------------------------
+
+
+def test_what_was_dealt_with_is_kept_by_topic_and_never_taken_back(ownership: PostgresOwnership) -> None:
+    assert ownership.dead_letters_done("t/1") == {}
+    ownership.note_dead_letters("t/1", {0: 5, 2: 7})
+    ownership.note_dead_letters("t/1", {0: 3, 1: 1, 2: 9})
+    ownership.note_dead_letters("t/2", {})
+
+    assert ownership.dead_letters_done("t/1") == {0: 5, 1: 1, 2: 9}
+    assert ownership.dead_letters_done("t/2") == {}

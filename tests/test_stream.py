@@ -22,7 +22,6 @@ from zccr_stream import events, metrics
 from zccr_stream.embedded import Embedded
 from zccr_stream.events import ASSET_UPLOADED, BadInputError, Record, TryLaterError
 from zccr_stream.pipeline import MessageTooLargeError, Outcome, UnavailableError
-from zccr_stream.stream import lag
 from zccr_stream.stream.consumer import BatchConsumer, Limits
 from zccr_stream.stream.follower import Follower
 from zccr_stream.stream.progress import Entry, Partition
@@ -837,21 +836,3 @@ def test_retries_of_a_revoked_partition_are_left_to_its_next_owner(kafka: Kafka)
             wait_until(lambda: len(consumer.consumer._partitions) < PARTITIONS, DEADLINE_S, "some are given up")
             left = set(consumer.consumer._partitions.values())
             assert {entry.partition for entry in consumer.consumer._retries} <= left
-
-
-def test_positions_are_noted_though_the_groups_coordinator_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which no broker does on request: the client's answers are given here."""
-    codes = [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS]
-    noted: list[int] = []
-
-    class Moving(Consumer):
-        def commit(self, *, offsets: list[TopicPartition], **_: object) -> None:  # type: ignore[override]
-            if codes:
-                raise KafkaException(KafkaError(codes.pop()))
-            noted.extend(partition.offset for partition in offsets)
-
-    monkeypatch.setattr(lag, "Consumer", Moving)
-
-    lag.commit_positions({"bootstrap.servers": "127.0.0.1:1"}, "group", "topic", {0: 7})
-
-    assert (codes, noted) == ([], [7])

@@ -29,13 +29,12 @@ from zccr_stream.ownership import PostgresOwnership
 from zccr_stream.pipeline import UnavailableError, follow, groups
 from zccr_stream.settings import Settings
 from zccr_stream.stream.follower import Follower
-from zccr_stream.stream.lag import commit_positions, committed_positions, group_lag
+from zccr_stream.stream.lag import group_lag
 from zccr_stream.stream.topics import INPUT_TOPICS, identify
 
 DEAD_LETTER_TOPICS = (*INPUT_TOPICS, PROFILE_CHANGED)
 """Topics that have dead letters, without prefix."""
 
-_DEAD_LETTERS_GROUP = "zccr-dlq"
 _USERS_AT_ONCE = 64
 _OF_AREAS_AND_FEEDS = (
     "area_variance",
@@ -64,27 +63,36 @@ def recommendations_follower(settings: Settings, apply: Callable[[Sequence[Recor
 
 
 def dead_letters(
-    settings: Settings, topic: str, take: Callable[[Sequence[Record]], None], *, again: bool, done: bool
+    settings: Settings,
+    truth: PostgresOwnership,
+    topic: str,
+    take: Callable[[Sequence[Record]], None],
+    *,
+    again: bool,
+    done: bool,
 ) -> None:
     """Hand over the dead letters of a topic that nobody has dealt with yet, in batches, up to the newest.
 
     Args:
         settings: The settings.
+        truth: Where it is noted what was dealt with.
         topic: Whose dead letters, without prefix.
         take: Gets each batch.
         again: Those that were dealt with before, too.
         done: Note each batch as dealt with, after `take` returned.
     """
     config, name = kafka_config(settings), settings.topic_prefix + topic + DEAD_LETTER_SUFFIX
-    group = settings.topic_prefix + _DEAD_LETTERS_GROUP
-    positions = committed_positions(config, group, name)
+    source = identify(config, name)
+    noted = {} if again else truth.dead_letters_done(source)
     follower = Follower(config, name, take, settings.follow_batch_max)
 
     def note() -> None:
-        if done:
-            commit_positions(config, group, name, follower.positions)
+        nonlocal noted
+        if done and follower.positions != noted:
+            truth.note_dead_letters(source, follower.positions)
+            noted = dict(follower.positions)
 
-    _follow_to_the_end(follower, {} if again else positions, note)
+    _follow_to_the_end(follower, noted, note)
 
 
 def _follow_to_the_end(follower: Follower, positions: Mapping[int, int], between: Callable[[], None]) -> None:

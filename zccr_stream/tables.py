@@ -1,7 +1,8 @@
-"""The tables of the truth: assets as last-writer-wins registers, users, and what is still to be announced.
+"""The tables of the truth: assets as last-writer-wins registers, users, what is still to be announced.
 
-Goes out: SQLAlchemy metadata, which `migrations/` is held against. It does not know what the rows mean together; that
-is `ownership`. Text that is ordered or compared has the collation "C": by code point, as Python compares.
+Beside it: which dead letters were dealt with. Goes out: SQLAlchemy metadata, which `migrations/` is held against. It
+does not know what the rows mean together; that is `ownership`. Text that is ordered or compared has the collation "C":
+by code point, as Python compares.
 """
 
 from __future__ import annotations
@@ -66,4 +67,14 @@ unannounced_profiles = sa.Table(
     sa.Column("received_at_ms", sa.BigInteger, nullable=False),
     sa.Column("noted_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
     postgresql_with=_CHURN,
+)
+
+# A topic's own id is part of its name here, since one that is made again counts its offsets anew. Kafka would forget
+# the offsets of a group without members after a week, and dead letters are kept until somebody deals with them.
+dead_letters_done = sa.Table(
+    "dead_letters_done",
+    metadata,
+    sa.Column("topic", _CODE_POINTS, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
 )

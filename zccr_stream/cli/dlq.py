@@ -56,8 +56,10 @@ def dlq(
         raise typer.BadParameter("--done notes all letters up to the newest, whatever their stage: leave --stage out")
     settings = Settings()
     seen = _Seen(stages, limit)
+    truth = assemble.ownership(settings)
     out = assemble.publisher(settings) if replay else None
     try:
+        truth.check()
         for topic in oversight.DEAD_LETTER_TOPICS:
 
             def take(records: Sequence[Record], topic: str = topic) -> None:
@@ -66,8 +68,9 @@ def dlq(
                     seen.replayed += _replay(out, topic, whole)
 
             noted = done or (replay and not stages)
-            oversight.dead_letters(settings, topic, take, again=everything, done=noted)
+            oversight.dead_letters(settings, truth, topic, take, again=everything, done=noted)
     finally:
+        truth.close()
         if out is not None:
             out.close(5)
     console = Console(soft_wrap=True)

@@ -260,6 +260,16 @@ class PostgresOwnership:
 
         sessions.attempt(self._engine, self._attempts_max, note)
 
+    def dead_letters_done(self, topic: str) -> dict[int, int]:
+        """Up to which offset the dead letters in a topic, as it is identified, were dealt with; by partition."""
+        with sessions.translated(), self._reads.connect() as connection:
+            return dict(connection.execute(sql.DEAD_LETTERS_DONE, {"topic": topic}).all())
+
+    def note_dead_letters(self, topic: str, positions: Mapping[int, int]) -> None:
+        """Note them as dealt with up to these offsets; where more was noted before, that stays."""
+        noted = {"topic": topic, "partitions": list(positions), "positions": list(positions.values())}
+        sessions.attempt(self._engine, self._attempts_max, lambda found: found.execute(sql.NOTE_DEAD_LETTERS, noted))
+
     def _decide(self, connection: sa.Connection, batch: Batch) -> Changes:
         """Lock the users and the assets of a batch, and decide what it changes."""
         deletions = batch.user_deletions

@@ -233,3 +233,14 @@ RAISE_REVISIONS = sa.text("""
     ORDER BY asset_id COLLATE "C"
     ON CONFLICT (asset_id) DO UPDATE SET revision = greatest(assets.revision + 1, excluded.revision)
 """)
+
+DEAD_LETTERS_DONE = sa.text("SELECT partition, position FROM dead_letters_done WHERE topic = :topic")
+
+# Two people at work, or one who looks at all again, take nothing back.
+NOTE_DEAD_LETTERS = sa.text("""
+    INSERT INTO dead_letters_done AS done (topic, partition, position)
+    SELECT :topic, noted.*
+    FROM unnest(CAST(:partitions AS int[]), CAST(:positions AS bigint[])) AS noted (partition, position)
+    ORDER BY partition
+    ON CONFLICT (topic, partition) DO UPDATE SET position = greatest(done.position, excluded.position)
+""")
