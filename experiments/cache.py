@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,17 +15,26 @@ import numpy.typing as npt
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def cached(folder: Path, name: str, make: Callable[[], Arrays]) -> Arrays:
+def cached(folder: Path, name: str, arrays: Collection[str], n: int, make: Callable[[], Arrays]) -> Arrays:
     """Read the arrays of that name, or make and keep them; of two processes at once the later one's file stays.
 
-    What cannot be read is made anew.
+    What cannot be read, or is not what it should be, is made anew.
+
+    Args:
+        folder: where they are kept.
+        name: says what they are made of.
+        arrays: their names.
+        n: how many rows of finite numbers each has.
+        make: makes them.
 
     Raises:
         OSError: the folder cannot be made, before the work, or written.
     """
     kept = folder / f"{name}.npz"
-    with contextlib.suppress(OSError, ValueError, EOFError, BadZipFile), kept.open("rb") as file:
-        return dict(np.load(file, allow_pickle=False))
+    with contextlib.suppress(OSError, ValueError, TypeError, EOFError, BadZipFile), kept.open("rb") as file:
+        found = dict(np.load(file, allow_pickle=False))
+        if found.keys() == set(arrays) and all(len(rows) == n and np.isfinite(rows).all() for rows in found.values()):
+            return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -59,7 +59,8 @@ def classify(paths: Sequence[Path], name: str, device: str, cache: Path) -> Like
         return _run(batches, *_model(name), device)
 
     try:
-        return Likeliest(**cached(cache, fingerprint(paths, "classes", _identity(name)), run))
+        kept = fingerprint(paths, "classes", _identity(name))
+        return Likeliest(**cached(cache, kept, ("classes", "probabilities"), len(paths), run))
     except EncoderError as error:
         raise DataError(f"the classifier {name!r} cannot be used: {error}") from error
 

@@ -141,7 +141,8 @@ def embed_tags(tags: Tags, cache: Path, model: str = MINI, device: str = "auto")
             "tags.jsonl (--help says how)"
         )
     name = fingerprint_of_texts(vocabulary, "tags", model)
-    vectors = cached(cache, name, lambda: {"tags": _sentences(vocabulary, model, device)})["tags"]
+    made = cached(cache, name, ("tags",), len(vocabulary), lambda: {"tags": _sentences(vocabulary, model, device)})
+    vectors = made["tags"]
     place = {tag: row for row, tag in enumerate(vocabulary)}
     rows = np.zeros((len(tags), vectors.shape[1]), np.float32)
     for row, of_row in enumerate(tags):

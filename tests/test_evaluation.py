@@ -605,6 +605,9 @@ def test_metrics_that_go_nowhere_are_an_error(settings: Settings, tmp_path: Path
     # Before anything is measured: there is nothing to measure yet.
     assert ".prom" in failure("--textfile", str(tmp_path / "zccr.txt"))
     assert "no folder" in failure("--textfile", str(tmp_path / "none" / "zccr.prom"))
+    (tmp_path / "a.prom").mkdir()
+    assert "is a folder" in failure("--textfile", str(tmp_path / "a.prom"))
+    assert "cannot write to /proc" in failure("--textfile", "/proc/zccr.prom")  # not even by root
     for wrong in ("gopher://127.0.0.1", "http://", "http://a:b", "http://a b:9091", ""):
         assert f"{wrong!r} is no address of a pushgateway" in failure("--pushgateway", wrong)
     store(settings, world(3, d=384))

@@ -1,12 +1,14 @@
 """Any of the layouts becomes pairs of unit vectors, or the error says what is expected."""
 
+import io
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
@@ -229,19 +231,53 @@ def test_pictures_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert np.array_equal(items.captions, again.captions)
 
 
-def test_what_was_kept_and_cannot_be_read_is_encoded_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:50]),
+        lambda file: savez(file, {name: np.full_like(rows, np.nan) for name, rows in np.load(file).items()}),
+        lambda file: savez(file, {name: np.concatenate([rows, rows]) for name, rows in np.load(file).items()}),
+        lambda file: savez(file, {f"{name}s": rows for name, rows in np.load(file).items()}),
+        lambda file: file.write_bytes(npy(np.zeros((1, 384), np.float32))),
+    ],
+    ids=["cut off", "no numbers", "too many", "of another name", "no archive"],
+)
+def test_what_was_kept_and_is_not_what_it_should_be_is_encoded_anew(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
     data, cache = tmp_path / "data", tmp_path / "cache"
     data.mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(data / "a.png")
     (data / "a.txt").write_text("a dog")
     items = load(data, "mini", "cpu", cache)
     for kept in cache.rglob("*.npz"):
-        kept.write_bytes(kept.read_bytes()[:50])
+        damage(kept)
 
     again = load(data, "mini", "cpu", cache)
 
     assert np.array_equal(items.images, again.images)
     assert np.array_equal(items.captions, again.captions)
+
+
+def savez(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    np.savez(file, allow_pickle=False, **arrays)
+
+
+def npy(array: npt.NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("other", ["images/a.png", "../images/a.png"])
+def test_a_picture_that_is_there_twice_is_refused(tmp_path: Path, other: str) -> None:
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    lines = [json.dumps({"image": name, "captions": ["A."]}) for name in ("a.png", other)]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+
+    with pytest.raises(DataError, match=r"a\.png is there twice; expected each picture once, with all of its captions"):
+        load(tmp_path, "mini", "cpu", tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

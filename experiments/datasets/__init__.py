@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,6 +121,7 @@ def _load(folder: Path, encoder: str, device: str, cache: Path, selection: Selec
         raise DataError(f"{folder} holds neither embeddings nor captioned pictures.\n{LAYOUTS}")
     pictures = _of_split(pictures, folder, selection.split)
     _check_there(pictures)
+    _check_once(pictures)
     if label is not None:
         labels = label([picture.path for picture in pictures])
         found = zip(pictures, labels, strict=True)
@@ -181,6 +183,14 @@ def _check_there(pictures: Sequence[Picture]) -> None:
             f"{len(missing):,} of {len(pictures):,} pictures are missing, the first is {missing[0]}: expected them "
             "where the layout has them (--help lists the layouts)"
         )
+
+
+def _check_once(pictures: Sequence[Picture]) -> None:
+    """Refuse two pairs of one picture: each would be wrong where the other is found."""
+    paths = [os.path.normpath(picture.path) for picture in pictures]
+    if len(set(paths)) < len(paths):
+        twice, _ = Counter(paths).most_common(1)[0]
+        raise DataError(f"{twice} is there twice; expected each picture once, with all of its captions")
 
 
 def _choose(caption: str, name: str, captions: int) -> int:

@@ -119,7 +119,7 @@ def _images(encoder: Callable[[], Encoder], paths: Sequence[Path], settings: Set
         return {"images": np.concatenate([encoder().encode(IMAGE, batch) for batch in batches])}
 
     name = fingerprint(paths, assemble.model(settings), settings.encode_precision)
-    return cached(cache, name, encode)["images"]
+    return cached(cache, name, ("images",), len(paths), encode)["images"]
 
 
 def _texts(encoder: Callable[[], Encoder], texts: Sequence[str], settings: Settings, cache: Path) -> Vectors:
@@ -131,7 +131,7 @@ def _texts(encoder: Callable[[], Encoder], texts: Sequence[str], settings: Setti
             return {"texts": np.concatenate([encoder().encode(TEXT, texts[at : at + size]) for at in starts])}
 
     name = fingerprint_of_texts(texts, assemble.model(settings), settings.encode_precision)
-    return cached(cache, name, encode)["texts"]
+    return cached(cache, name, ("texts",), len(texts), encode)["texts"]
 
 
 def _upload(path: Path) -> AssetUploaded:

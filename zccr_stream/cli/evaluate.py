@@ -85,18 +85,24 @@ def evaluate(
     with _bar() as report:
         evaluation = oversight.evaluate(settings, rule, report)
     oversight.measured(evaluation, settings)
+    try:  # whatever the terminal or the pipe does, the work of minutes is exported
+        _show(evaluation, rule, settings, json)
+    finally:
+        if textfile:
+            metrics.write_evaluation(textfile)
+        if pushgateway is not None:
+            metrics.push_evaluation(pushgateway)
+
+
+def _show(evaluation: Evaluation, rule: EvaluationRule, settings: Settings, json: bool) -> None:
     console = Console()
     if json:
         made_of = {"model": assemble.model(settings), "settings": oversight.of_areas_and_feeds(settings)}
         console.print_json(data={**made_of, "rule": asdict(rule), **_summary(evaluation)})
-    else:
-        console.print(_who(evaluation, rule), highlight=False)
-        console.print(_table(evaluation))
-        console.print(_verdict(evaluation), highlight=False)
-    if textfile:
-        metrics.write_evaluation(textfile)
-    if pushgateway is not None:
-        metrics.push_evaluation(pushgateway)
+        return
+    console.print(_who(evaluation, rule), highlight=False)
+    console.print(_table(evaluation))
+    console.print(_verdict(evaluation), highlight=False)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryFile
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -93,6 +94,12 @@ def check_textfile(path: Path) -> None:
         raise ExportError(f"{path} does not end in .prom: node_exporter reads no other file")
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent} is no folder: make it, and give it to --collector.textfile.directory")
+    if path.is_dir():
+        raise ExportError(f"{path} is a folder; expected a file")
+    try:
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ExportError(f"cannot write to {path.parent}: {error.strerror or error}") from error
 
 
 def write_evaluation(path: Path) -> None:
