@@ -20,6 +20,7 @@ from sklearn.metrics import silhouette_score
 
 from zccr_stream.interests import Area, AreaRule, Profile, areas_of, find_areas
 from zccr_stream.measures import NOTHING, Classes
+from zccr_stream.vectors import at_unit_length
 
 NONE, LINEAR, NONLINEAR = PROJECTIONS = ("none", "PCA", "t-SNE")
 WARD, WARD_TRUE = "Ward", "Ward, true number"
@@ -68,7 +69,7 @@ def clustered(
 def medoid_seeds(profile: Profile, areas: Sequence[Area]) -> list[Area]:
     """The same areas, each searching with its medoid (eq. 10)."""
     vectors = profile.vectors[[area.medoid for area in areas]] if areas else profile.vectors[:0]
-    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = at_unit_length(vectors)
     return [replace(area, seed=unit) for area, unit in zip(areas, units, strict=True)]
 
 

@@ -10,6 +10,7 @@ index       one FAISS index per modality
 catalogue   what all assets look like: the scale for areas and seeds
 grouping    one kind of a profile's vectors -> groups that are one area each
 interests   a profile's vectors -> areas of interest
+vectors     at unit length, and what float32 does not tell apart
 calibration vectors and scores of several modalities -> comparable ones, the modality gap closed
 scores      cosines of hits -> scores comparable across modalities
 ranking     hits per area -> rankings and one feed

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from zccr_stream.vectors import TIE, at_unit_length
+
 Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
 
-_NOTHING = 1e-6  # a length below this is rounding: float32 gives no direction there
 _COPY = -2  # below every cosine
 _SAME = 0.9995  # a cosine above this is the asset itself or a copy, stored in float16
 _STEPS_MAX = 50
@@ -42,11 +43,10 @@ class Alignment:
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise ValueError(f"vectors {vectors.shape}; expected (n, {len(self.mean)})")
         left = vectors - self.mean
-        at_mean = np.linalg.norm(left, axis=1) < _NOTHING
+        at_mean = np.linalg.norm(left, axis=1) < TIE
         left[at_mean] = vectors[at_mean]
         mapped = left @ self.matrix
-        units: Floats = (mapped / np.linalg.norm(mapped, axis=1, keepdims=True)).astype(np.float32)
-        return units
+        return at_unit_length(mapped).astype(np.float32)
 
 
 def align(samples: Mapping[str, Floats]) -> dict[str, Alignment]:
@@ -134,7 +134,7 @@ def _spread(centred: Wide) -> tuple[Wide, float]:
     m, d = centred.shape
     covariance = centred.T @ centred / m
     variance = float(np.trace(covariance)) / d
-    if m == 1 or np.sqrt(variance * d) < _NOTHING:
+    if m == 1 or np.sqrt(variance * d) < TIE:
         return np.eye(d), 1.0
     squares = float((covariance**2).sum())
     uncertain = (1 - 2 / d) * squares + (variance * d) ** 2

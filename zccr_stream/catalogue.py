@@ -16,13 +16,13 @@ from scipy.linalg import cholesky
 from scipy.linalg.lapack import dtrtri
 
 from zccr_stream.calibration import Alignment, align
+from zccr_stream.vectors import TIE, at_unit_length
 
 _SHRINKAGE = 30.0  # of a catalogue's covariance, towards so many times its mean variance in every direction
 _KIN = 2.0  # deviations from right angles from which on one of the catalogue's assets is an asset's kin
 _PULL, _FEW = 0.5, 2.0  # how much kin count beside oneself; in deviations, of how much kin they count half of that
 _NEIGHBOURS = 3  # a copy among them does not matter
 _NEW_SHARE_MAX = 1 / 8  # of the assets that a joint space is found by
-_NOTHING = 1e-6  # float32 does not tell smaller lengths and cosines from 0
 
 COPY = 0.995
 """The cosine, as seen from a catalogue, above which one asset is a copy of another: encoded anew, or the same."""
@@ -71,7 +71,7 @@ class Catalogue:
             raise ValueError(f"a catalogue of {m} vectors; expected at least 2")
         mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         whitener = _whitener(sample - mean)
-        directions = _units((sample - mean) @ whitener)
+        directions = at_unit_length((sample - mean) @ whitener)
         among_kin = _among_kin(directions, directions)
         dimensions = _dimensions(among_kin)
         within = _dimensions(_from_neighbours(among_kin), otherwise=dimensions)
@@ -79,7 +79,7 @@ class Catalogue:
 
     def seen(self, vectors: Floats) -> Floats:
         """The directions, (n, d), of `vectors` as seen from here; what lies at the mean has none and stays there."""
-        return _units((vectors - self.mean) @ self.whitener)
+        return at_unit_length((vectors - self.mean) @ self.whitener)
 
     def among_kin(self, seen: Floats) -> Floats:
         """The directions, (n, d), of assets as `seen` from here, (n, d), drawn towards their kin (`Catalogue`)."""
@@ -91,7 +91,7 @@ class Catalogue:
         It is the direction of the linear discriminant W W' (x - mean) (Fisher's, with the shrunk covariance): it orders
         vectors y by the product of x and y as seen from here, before their lengths are made 1.
         """
-        return _units((vectors - self.mean) @ self.whitener @ self.whitener.T)
+        return at_unit_length((vectors - self.mean) @ self.whitener @ self.whitener.T)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +153,7 @@ def _whitener(centred: Floats) -> Floats:
     d = centred.shape[1]
     covariance = (centred.T @ centred / len(centred)).astype(np.float64)
     variance = covariance.trace() / d
-    if variance < _NOTHING**2:
+    if variance < TIE**2:
         return np.eye(d, dtype=np.float32)
     shrunk = covariance / variance + _SHRINKAGE * np.eye(d)
     inverse: Floats = dtrtri(cholesky(shrunk / (1 + _SHRINKAGE)))[0].astype(np.float32)
@@ -167,10 +167,10 @@ def _among_kin(seen: Floats, directions: Floats) -> Floats:
     deviations = np.sqrt(np.einsum("nm,nm->n", cosines, cosines) / len(directions))[:, None]
     weights = np.maximum(cosines - _KIN * deviations, 0)
     totals = weights.sum(axis=1, keepdims=True) + _FEW * deviations
-    return _units(seen + _PULL * (weights @ directions) / np.where(totals > 0, totals, 1))
+    return at_unit_length(seen + _PULL * (weights @ directions) / np.where(totals > 0, totals, 1))
 
 
-def _dimensions(directions: Floats, otherwise: float = 1 / _NOTHING) -> float:
+def _dimensions(directions: Floats, otherwise: float = 1 / TIE) -> float:
     """One over the mean squared cosine of two different of (m, d) directions; what has none does not count."""
     directions = directions[directions.any(axis=1)].astype(np.float64)
     m, d = directions.shape
@@ -178,7 +178,7 @@ def _dimensions(directions: Floats, otherwise: float = 1 / _NOTHING) -> float:
         return otherwise
     products = directions @ directions.T if m < d else directions.T @ directions
     own = np.einsum("nd,nd->n", directions, directions)
-    return float(1 / max(((products**2).sum() - (own**2).sum()) / (m * (m - 1)), _NOTHING))
+    return float(1 / max(((products**2).sum() - (own**2).sum()) / (m * (m - 1)), TIE))
 
 
 def _from_neighbours(seen: Floats) -> Floats:
@@ -187,12 +187,4 @@ def _from_neighbours(seen: Floats) -> Floats:
     cosines = seen @ seen.T
     np.fill_diagonal(cosines, -np.inf)
     nearest = np.argpartition(cosines, -k, axis=1)[:, -k:]
-    return _units(seen - seen[nearest].mean(axis=1))
-
-
-def _units(vectors: npt.NDArray[np.floating]) -> Floats:
-    """(n, d) vectors at unit length; what has none but by rounding is 0."""
-    vectors = vectors.astype(np.float32, copy=False)
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
-    directions: Floats = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > _NOTHING)
-    return directions
+    return at_unit_length(seen - seen[nearest].mean(axis=1))

@@ -20,12 +20,12 @@ from scipy.spatial.distance import squareform
 
 from zccr_stream.catalogue import COPY, Catalogue
 from zccr_stream.events.identifiers import lot
+from zccr_stream.vectors import TIE, at_unit_length
 
 CUT = 1.1
 """Where no catalogue says up to which distance two assets are one area: of CLIP models, roughly."""
 
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
-_TIE = 1e-6  # lengths and cosines closer than this are equal: float32 does not tell them apart
 _FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, and how much closer a round after them
 _LEAST = 0.25  # of how far strangers lie apart: what is closer is one area, whatever the doubt
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
@@ -151,8 +151,7 @@ def find_groups(
     if catalogue is None:
         offsets = np.einsum("kd,kd->k", centroids, centroids) / 2
     else:
-        lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
-        centroids = (centroids / np.maximum(lengths, _TIE)) @ catalogue.whitener.T
+        centroids = at_unit_length(centroids) @ catalogue.whitener.T
         offsets = centroids @ catalogue.mean
     labels = np.empty(n, dtype=np.intp)
     for start in range(0, n, _BLOCK_ROWS):
@@ -222,13 +221,13 @@ def _settle(seen: Floats, labels: Labels) -> Labels:
     every = np.arange(len(seen))
     for turn in count():
         totals, sizes = _sums(seen, labels), np.bincount(labels)
-        closeness = seen @ totals.T / np.maximum(np.linalg.norm(totals, axis=1), _TIE)
+        closeness = seen @ totals.T / np.maximum(np.linalg.norm(totals, axis=1), TIE)
         others = totals[labels] - seen
         lengths = np.linalg.norm(others, axis=1)
-        own = np.where(lengths > _TIE, np.einsum("nd,nd->n", seen, others) / np.maximum(lengths, _TIE), 1)
+        own = np.where(lengths > TIE, np.einsum("nd,nd->n", seen, others) / np.maximum(lengths, TIE), 1)
         nearest_strangers = _STRANGE * np.bincount(labels, own) / sizes
         closeness[closeness < nearest_strangers] = -1  # below any cosine that may win
-        closeness[every, labels] = np.where(lengths > _TIE, own + max(_TIE, _INERTIA * (turn - _FREE)), np.inf)
+        closeness[every, labels] = np.where(lengths > TIE, own + max(TIE, _INERTIA * (turn - _FREE)), np.inf)
         closest = np.argmax(closeness, axis=1)
         if np.array_equal(closest, labels):
             break
@@ -286,7 +285,7 @@ def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -
     least = min(rule.limits.loose / math.sqrt(catalogue.dimensions), COPY)  # copies are never strangers
     labels, areas = labels.copy(), len(sizes)
     for label in np.flatnonzero((own > 1.5) & (inside < least * np.maximum(sizes * (sizes - 1), 1))).tolist():
-        rows = np.flatnonzero((labels == label) & (squares > _TIE))
+        rows = np.flatnonzero((labels == label) & (squares > TIE))
         tree = _tree(seen[rows], rule)
         cosines = _cosines(seen[rows], tree)
         heights = np.where(cosines < least, np.inf, rule.limits.heights(tree, cosines, catalogue))

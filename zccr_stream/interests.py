@@ -16,6 +16,7 @@ import numpy.typing as npt
 from zccr_stream.catalogue import Catalogue, Joint
 from zccr_stream.events.identifiers import lot
 from zccr_stream.grouping import GroupRule, find_groups
+from zccr_stream.vectors import TIE, at_unit_length
 
 CONTRAST, CENTROID, MEDOID = SEEDS = ("contrast", "centroid", "medoid")
 """What tells the centroid from the catalogue, or it as it is (eq. 10), or the asset nearest to the others (eq. 9)."""
@@ -24,7 +25,6 @@ CONTRAST_MIN = 256
 
 JOINT = "joint"  # in the ids of areas that hold several modalities
 
-_TIE = 1e-6  # mean cosines closer than this are equal: float32 does not tell them apart
 
 Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
@@ -184,7 +184,7 @@ def _medoid(vectors: Floats, total: Wide) -> int:
     That is the greatest product with their `total`, (d,). Ties go to the first row.
     """
     closeness = vectors @ total.astype(np.float32)
-    return int(np.argmax(closeness >= closeness.max() - _TIE * len(vectors)))
+    return int(np.argmax(closeness >= closeness.max() - TIE * len(vectors)))
 
 
 def _totals(profile: Profile, units: Floats, members: Labels) -> dict[str, Wide]:
@@ -206,20 +206,13 @@ def _seeds(totals: Sequence[Mapping[str, Wide]], medoids: Floats, rule: AreaRule
     sums, first = np.zeros(medoids.shape, np.float64), medoids.astype(np.float64)
     for modality in sorted({modality for of_area in totals for modality in of_area}, reverse=True):
         lines = [line for line, of_area in enumerate(totals) if modality in of_area]
-        seeds = _directions(np.stack([totals[line][modality] for line in lines]), medoids[lines])
+        seeds = at_unit_length(np.stack([totals[line][modality] for line in lines]), medoids[lines])
         ground = rule.ground(modality)
         if ground is not None:
-            seeds = _directions(ground.contrasts(seeds.astype(np.float32)).astype(np.float64), seeds)
+            seeds = at_unit_length(ground.contrasts(seeds.astype(np.float32)).astype(np.float64), seeds)
         sums[lines] += seeds
         first[lines] = seeds
-    return _directions(sums, first).astype(np.float32)
-
-
-def _directions(vectors: Wide, otherwise: npt.NDArray[np.floating]) -> Wide:
-    """(k, d) vectors at unit length, or the others where they have no direction."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    found: Wide = np.where(lengths > _TIE, vectors / np.maximum(lengths, _TIE), otherwise)
-    return found
+    return at_unit_length(sums, first).astype(np.float32)
 
 
 def _area_id(user_id: str, modality: str, asset_id: str) -> str:

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
+from zccr_stream.vectors import TIE
+
 NOTHING = -1  # the class of what is of no interest, and of the places behind a feed that is short
 
 Classes = npt.NDArray[np.intp]
 Shares = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
 
-_TIE = 1e-6  # cosines closer than this are equal: float32 does not tell them apart
 _ROWS = 1024
 
 
@@ -117,7 +118,7 @@ def counterpart_recall(
         block = slice(start, start + _ROWS)
         cosines = queries[block] @ answers.T
         rows = np.arange(len(cosines))
-        least = cosines[rows, start + rows, None] - _TIE
+        least = cosines[rows, start + rows, None] - TIE
         ahead[block] = (cosines >= least).sum(axis=1) - 1
         if beside is not None:
             noise = queries[block] @ beside.T

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from zccr_stream.events import MODALITIES, FeedItem, Recommendations, Recommended, RecommendedArea
 from zccr_stream.interests import Area, Profile
+from zccr_stream.vectors import at_unit_length
 
 _DECIMALS = 6  # float32 does not carry more; scores that agree in these are ties, whichever replica searched
 
@@ -143,7 +144,7 @@ def _rank_modality(hits: Hits, profile: Profile, lines: int, rule: RankingRule) 
         }
         for line, line_scores, count in zip(candidates, scores, counts.tolist(), strict=True)
     ]
-    return _Ranked(lists, _units(hits.vectors[rows]))
+    return _Ranked(lists, at_unit_length(hits.vectors[rows]))
 
 
 def _own(asset_ids: Sequence[str], user_ids: Sequence[str], profile: Profile) -> npt.NDArray[np.bool_]:
@@ -160,12 +161,6 @@ def _places(names: Sequence[str]) -> npt.NDArray[np.intp]:
     places = np.empty(len(names), dtype=np.intp)
     places[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
     return places
-
-
-def _units(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    lengths = np.sqrt(np.einsum("cd,cd->c", vectors, vectors))
-    units: npt.NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
-    return units
 
 
 def _feed(areas: Sequence[Area], ranked: Mapping[str, _Ranked], rule: RankingRule) -> list[FeedItem]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from zccr_stream import measures
 from zccr_stream.events import Recommendations
 from zccr_stream.measures import NOTHING
+from zccr_stream.vectors import at_unit_length
 
 LENGTHS = (10, 20, 50)
 """Places of the feed that count."""
@@ -80,7 +81,7 @@ def count(feed: Feed, vectors: npt.NDArray[np.float32], wanted: Mapping[str, int
     areas = {area: number for number, area in enumerate(sorted(set(wanted.values())))}
     places = [areas[wanted[asset_id]] if asset_id in wanted else NOTHING for asset_id in feed.asset_ids]
     classes, relevant = np.array([places], np.intp), np.array([len(wanted)])
-    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = at_unit_length(vectors)
     near = measures.near_duplicates(units, NEAR)
     values: Values = {}
     for length in LENGTHS:

@@ -18,6 +18,7 @@ from zccr_stream.evaluation.search_space import SearchSpace
 from zccr_stream.interests import Area, AreaRule, Profile, areas_of, find_areas
 from zccr_stream.pipeline import recommend
 from zccr_stream.ranking import RankingRule
+from zccr_stream.vectors import at_unit_length
 
 PRODUCTION, ONE_AREA, EACH_ASSET, RANDOM = "production", "one_area", "each_asset", "random"
 FEEDS = (PRODUCTION, ONE_AREA, EACH_ASSET, RANDOM)
@@ -159,7 +160,7 @@ def _newest(profile: Profile) -> npt.NDArray[np.intp]:
 
 def _repeats(profile: Profile, held_out: npt.NDArray[np.bool_], cosine: float) -> float:
     """Share of what is held out that has a near-duplicate of its modality in what remains."""
-    units = profile.vectors / np.linalg.norm(profile.vectors, axis=1, keepdims=True)
+    units = at_unit_length(profile.vectors)
     modalities = np.array(profile.modalities, np.str_)
     near = (units[held_out] @ units[~held_out].T >= cosine) & (modalities[held_out, None] == modalities[~held_out])
     return float(near.any(axis=1).mean())
