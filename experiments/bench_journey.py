@@ -43,7 +43,8 @@ from experiments.journey import Journey, Readings, servers
 from experiments.uploads import Media, made_media, message, read_media, uploads
 from zccr_stream import assemble
 from zccr_stream.events import ASSET_UPLOADED, MODALITIES, AssetUploaded, BadInputError, Record, TryLaterError
-from zccr_stream.pipeline import Content, Encoder, Ingest
+from zccr_stream.parts import Content, Encoder
+from zccr_stream.pipeline import Ingest
 from zccr_stream.settings import Settings
 
 USERS = 200  # at 100 uploads a second each has one every two seconds

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from zccr_stream.embedded import Embedded
 from zccr_stream.events import AssetUploaded
 from zccr_stream.ownership import PostgresOwnership, migrate
-from zccr_stream.pipeline import Touched, Writes
+from zccr_stream.parts import Touched, Writes
 
 MODEL = "ViT-B-32/laion2b_s34b_b79k"
 DIMENSION = 512

@@ -33,7 +33,7 @@ from zccr_stream.encoders import dimension_of
 from zccr_stream.events import IMAGE, AssetUploaded
 from zccr_stream.interests import find_areas
 from zccr_stream.ownership import PostgresOwnership
-from zccr_stream.pipeline import Writes
+from zccr_stream.parts import Writes
 from zccr_stream.settings import Settings
 
 AREAS = 10

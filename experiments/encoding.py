@@ -16,7 +16,7 @@ from experiments.tables import markdown
 from experiments.timing import milliseconds, spread
 from zccr_stream import assemble
 from zccr_stream.events import IMAGE, TEXT
-from zccr_stream.pipeline import Content
+from zccr_stream.parts import Content
 from zccr_stream.settings import Settings
 
 BATCHES = (1, 64)

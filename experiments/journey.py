@@ -25,7 +25,7 @@ from zccr_stream.cli.processes import ConsumerProcess
 from zccr_stream.embedded import Embedded
 from zccr_stream.events import AssetUploaded, Record, parse_recommendations
 from zccr_stream.metrics import STAGES
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.parts import UnavailableError
 from zccr_stream.settings import Settings
 
 TIMEOUT_S = 600.0

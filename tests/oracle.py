@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from zccr_stream.events import TEXT, AssetDeleted, AssetUploaded, InputEvent, UserDeleted
-from zccr_stream.pipeline import Encoder
+from zccr_stream.parts import Encoder
 
 
 @dataclass(frozen=True)

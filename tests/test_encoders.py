@@ -26,7 +26,7 @@ from tests.oracle import assert_same_to_a_step
 from zccr_stream.encoders import EncoderError, dimension_of, load_encoder, mini, model_of, package_folder, towers
 from zccr_stream.encoders import open_clip as clip
 from zccr_stream.events import BadInputError
-from zccr_stream.pipeline import Content
+from zccr_stream.parts import Content
 
 TEXT_CFG = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
 ARCHITECTURES: dict[str, dict[str, Any]] = {

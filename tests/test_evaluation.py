@@ -47,7 +47,7 @@ from zccr_stream.events import AssetUploaded, Embeddings
 from zccr_stream.index import LiveIndex
 from zccr_stream.interests import AreaRule
 from zccr_stream.metrics import ExportError
-from zccr_stream.pipeline import UnavailableError, Writes
+from zccr_stream.parts import UnavailableError, Writes
 from zccr_stream.ranking import RankingRule
 from zccr_stream.settings import Settings
 

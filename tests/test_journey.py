@@ -35,7 +35,7 @@ from zccr_stream.events import (
     UserDeleted,
 )
 from zccr_stream.interests import Profile, find_areas
-from zccr_stream.pipeline import Encoder
+from zccr_stream.parts import Encoder
 
 pytestmark = pytest.mark.timeout(600)
 

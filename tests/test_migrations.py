@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from tests.waiting import wait_until
 from zccr_stream.ownership import NotMigratedError, check_migrated, migrate
 from zccr_stream.ownership.migrating import config
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.parts import UnavailableError
 from zccr_stream.tables import metadata
 
 DEADLINE_S = 60.0

@@ -22,7 +22,7 @@ from zccr_stream.embedded import Embedded
 from zccr_stream.events import AssetDeleted, AssetUploaded, InputEvent, UserDeleted
 from zccr_stream.ownership import NotMigratedError, PostgresOwnership, binary, sessions
 from zccr_stream.ownership.registers import Register, Row, decide, rank, reduce
-from zccr_stream.pipeline import Announcement, UnavailableError, Writes
+from zccr_stream.parts import Announcement, UnavailableError, Writes
 
 MODEL = "test/model"
 D = 8

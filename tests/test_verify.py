@@ -29,7 +29,7 @@ from zccr_stream.audit import (
 from zccr_stream.cli import app
 from zccr_stream.events import AssetUploaded, Embeddings, Record, dump_embeddings, dump_recommendations
 from zccr_stream.events import Recommendations as Lists
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.parts import UnavailableError
 
 D = b"0123456789abcdef"
 

@@ -1,6 +1,7 @@
 """From an upload event to its owner's refreshed recommendations, in the order of the journey.
 
 pipeline    READ FIRST: the two use cases, ingest and refresh
+parts       what the pipeline needs of its parts, and what goes between them
 events      events in and out: frozen types, parse, dump
 content     fetch and decode what an event points to, bounded and safe
 encoders    content -> unit vectors in one space of images and texts

@@ -35,7 +35,8 @@ from zccr_stream.index import LiveIndex, SnapshotError
 from zccr_stream.interests import AreaRule
 from zccr_stream.ownership import NotMigratedError, PostgresOwnership
 from zccr_stream.ownership import migrate as migrate_database
-from zccr_stream.pipeline import Encoder, Ingest, MessageTooLargeError, Refresh, UnavailableError, follow
+from zccr_stream.parts import Encoder, MessageTooLargeError, UnavailableError
+from zccr_stream.pipeline import Ingest, Refresh, follow
 from zccr_stream.ranking import RankingRule
 from zccr_stream.settings import Settings, explain
 from zccr_stream.stream.background import Background

@@ -26,7 +26,8 @@ from zccr_stream.encoders import dimension_of
 from zccr_stream.evaluation import Evaluation, EvaluationRule, Evaluator, SearchSpace, Split, choose_users, hold_out
 from zccr_stream.events import ASSET_EMBEDDED, DEAD_LETTER_SUFFIX, MODALITIES, PROFILE_CHANGED, RECOMMENDATIONS, Record
 from zccr_stream.ownership import PostgresOwnership
-from zccr_stream.pipeline import UnavailableError, follow, groups
+from zccr_stream.parts import UnavailableError
+from zccr_stream.pipeline import follow, groups
 from zccr_stream.settings import Settings
 from zccr_stream.stream.follower import Follower
 from zccr_stream.stream.lag import group_lag

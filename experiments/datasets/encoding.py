@@ -19,7 +19,7 @@ from experiments.datasets.items import Captions, DataError, Items, Picture, Vect
 from zccr_stream import assemble
 from zccr_stream.encoders import EncoderError
 from zccr_stream.events import IMAGE, TEXT, AssetUploaded, BadInputError
-from zccr_stream.pipeline import Encoder
+from zccr_stream.parts import Encoder
 from zccr_stream.settings import Settings
 
 

@@ -25,7 +25,7 @@ from zccr_stream.embedded import EmbeddedError
 from zccr_stream.embedded.__main__ import up as keep_running
 from zccr_stream.encoders import EncoderError
 from zccr_stream.ownership import NotMigratedError
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.parts import UnavailableError
 from zccr_stream.settings import Settings, explain
 
 app = typer.Typer(

@@ -16,7 +16,7 @@ from rich.table import Table
 from zccr_stream import assemble, oversight
 from zccr_stream.cli.showing import shown
 from zccr_stream.events import DeadLetter, Message, Record, format_time, parse_dead_letter, restore_dead_letter
-from zccr_stream.pipeline import MessageTooLargeError, Publisher
+from zccr_stream.parts import MessageTooLargeError, Publisher
 from zccr_stream.settings import Settings
 
 _SHOWN_CHARS = 300

@@ -23,7 +23,7 @@ from rich.progress import track
 
 from zccr_stream import assemble
 from zccr_stream.events import IMAGE, TEXT, AssetUploaded, BadInputError, Message, TryLaterError, dump_input
-from zccr_stream.pipeline import Contents
+from zccr_stream.parts import Contents
 from zccr_stream.settings import Settings
 
 TEXT_SUFFIXES = (".txt", ".md")

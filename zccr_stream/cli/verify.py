@@ -14,7 +14,7 @@ from zccr_stream import assemble, oversight
 from zccr_stream.audit import NOT_PUBLISHED, TO_BE_REFRESHED, WAITING, Audit, Difference, compare
 from zccr_stream.cli.showing import shown
 from zccr_stream.ownership import PostgresOwnership
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.parts import UnavailableError
 from zccr_stream.settings import Settings
 
 _SHOWN = 20

@@ -27,7 +27,7 @@ from zccr_stream.events import IMAGE, TEXT, BadInputError
 if TYPE_CHECKING:  # an encoder alone needs nothing of what the pipeline imports
     from tokenizers import Tokenizer
 
-    from zccr_stream.pipeline import Content
+    from zccr_stream.parts import Content
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from zccr_stream.evaluation.counting import LENGTHS, Feed
 from zccr_stream.evaluation.sampling import Split, Uploads, draw
 from zccr_stream.events import Embeddings
 from zccr_stream.interests import Profile
-from zccr_stream.pipeline import Index
+from zccr_stream.parts import Index
 
 NOBODY = "held out\n"  # no identifier has a line feed
 

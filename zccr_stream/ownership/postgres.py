@@ -27,7 +27,7 @@ from zccr_stream.ownership import statements as sql
 from zccr_stream.ownership.everything import Everything
 from zccr_stream.ownership.migrating import check_migrated
 from zccr_stream.ownership.registers import Batch, Changes, Rank, Register, Row, decide, rank, reduce
-from zccr_stream.pipeline import Announcement, HeldVectors, Touched, Writes
+from zccr_stream.parts import Announcement, HeldVectors, Touched, Writes
 
 _STREAMED_ROWS = 10_000
 

@@ -17,7 +17,7 @@ from zccr_stream.events import Embeddings
 from zccr_stream.interests import Profile
 from zccr_stream.ownership import binary, sessions
 from zccr_stream.ownership import statements as sql
-from zccr_stream.pipeline import HeldVectors
+from zccr_stream.parts import HeldVectors
 
 
 def states(connection: sa.Connection, asset_ids: Sequence[str], model: str, dimension: int) -> Embeddings:

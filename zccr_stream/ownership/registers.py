@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from zccr_stream.events import AssetDeleted, AssetUploaded, UserDeleted
-from zccr_stream.pipeline import Writes
+from zccr_stream.parts import Writes
 
 _ANY_CONTENT = 2**32 - 1
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import tenacity
 
 from zccr_stream import metrics
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.parts import UnavailableError
 
 Result = TypeVar("Result")
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.parts import UnavailableError
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from zccr_stream import metrics
-from zccr_stream.pipeline import Publisher, UnavailableError
+from zccr_stream.parts import Publisher, UnavailableError
 from zccr_stream.stream.progress import Batch, Entry, Partition, Waiting
 from zccr_stream.stream.records import raise_or_log, record_of
 from zccr_stream.stream.workers import Handler, RetryRule, Workers

@@ -17,7 +17,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from zccr_stream import metrics
 from zccr_stream.events import Record
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.parts import UnavailableError
 from zccr_stream.stream.records import TIMEOUT_S, raise_or_log, record_of, watermarks
 
 logger = logging.getLogger(__name__)

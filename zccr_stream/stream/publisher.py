@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from zccr_stream import metrics
 from zccr_stream.events import Message
-from zccr_stream.pipeline import MessageTooLargeError, UnavailableError
+from zccr_stream.parts import MessageTooLargeError, UnavailableError
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import tenacity
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from zccr_stream.events import Record
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.parts import UnavailableError
 
 logger = logging.getLogger(__name__)
 

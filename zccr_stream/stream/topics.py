@@ -19,7 +19,7 @@ from zccr_stream.events import (
     RECOMMENDATIONS,
     USER_DELETED,
 )
-from zccr_stream.pipeline import UnavailableError
+from zccr_stream.parts import UnavailableError
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import tenacity
 
 from zccr_stream import metrics
 from zccr_stream.events import Record, TryLaterError, dump_dead_letter, shorten_dead_letter
-from zccr_stream.pipeline import Failure, MessageTooLargeError, Outcome, Publisher, UnavailableError
+from zccr_stream.parts import Failure, MessageTooLargeError, Outcome, Publisher, UnavailableError
 from zccr_stream.stream.progress import Batch, Entry
 
 logger = logging.getLogger(__name__)

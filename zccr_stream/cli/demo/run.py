@@ -26,7 +26,7 @@ from zccr_stream.cli.processes import ConsumerProcess
 from zccr_stream.cli.upload import SOURCE, fit, photo_uri
 from zccr_stream.embedded import Embedded
 from zccr_stream.events import IMAGE, TEXT, AssetUploaded, Message, dump_input
-from zccr_stream.pipeline import Contents
+from zccr_stream.parts import Contents
 from zccr_stream.settings import Settings
 
 START_TIMEOUT_S = 180.0
