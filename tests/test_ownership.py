@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.waiting import wait_until
 from zccr_stream.embedded import Embedded
 from zccr_stream.events import AssetDeleted, AssetUploaded, InputEvent, UserDeleted
-from zccr_stream.ownership import NotMigratedError, PostgresOwnership, binary, sessions
+from zccr_stream.ownership import NotMigratedError, PostgresOwnership, binary, sessions, statements
 from zccr_stream.ownership.registers import Register, Row, decide, rank, reduce
 from zccr_stream.parts import Announcement, UnavailableError, Writes
 
@@ -951,6 +951,33 @@ def test_vectors_of_another_length_or_number_are_refused() -> None:
     mixed = memoryview(binary.dump(binary.byteas([bytes(14), bytes(18)])))
     with pytest.raises(ValueError, match="expected vectors of 8"):
         binary.load_vectors(mixed, 2, 8)
+
+
+def test_the_sweep_of_a_long_backlog_looks_at_no_more_assets_than_it_takes(
+    engine: sa.Engine, ownership: PostgresOwnership
+) -> None:
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO assets (asset_id, occurred_at_ns, deleted, event_id, revision) "
+            "SELECT n::text, 1, true, '', 1 FROM generate_series(1, 20000) AS n",
+            "INSERT INTO unannounced_assets (asset_id) SELECT asset_id FROM assets",
+            "ANALYZE assets",
+            "ANALYZE unannounced_assets",
+        ):
+            connection.execute(sa.text(statement))
+        parameters = {"model": MODEL, "older_than_s": 0, "limit": 500}
+        explain = sa.text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statements.LOCK_LEFT_ASSETS.text}")
+        plan = connection.execute(explain, parameters).scalar_one()
+
+    (looked,) = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "assets"]
+    assert looked["Node Type"].startswith("Index")
+    assert looked["Actual Loops"] * looked["Actual Rows"] <= 500
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
 
 
 # --- dead letters ---------------------------------------------------------------------------------
