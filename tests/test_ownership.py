@@ -958,13 +958,13 @@ def test_the_sweep_of_a_long_backlog_looks_at_no_more_assets_than_it_takes(
 ) -> None:
     with engine.begin() as connection:
         for statement in (
-            "INSERT INTO assets (asset_id, occurred_at_ns, deleted, event_id, revision) "
-            "SELECT n::text, 1, true, '', 1 FROM generate_series(1, 20000) AS n",
+            "INSERT INTO assets (asset_id, user_id, modality, model, embedding, occurred_at_ns, deleted, event_id, "
+            f"revision) SELECT n::text, 'u', 'image', '{MODEL}', '', 1, false, '', 1 FROM generate_series(1, 20000) n",
             "INSERT INTO unannounced_assets (asset_id) SELECT asset_id FROM assets",
-            "ANALYZE assets",
-            "ANALYZE unannounced_assets",
         ):
             connection.execute(sa.text(statement))
+    with engine.begin() as connection:
+        connection.execute(sa.text("ANALYZE assets, unannounced_assets"))
         parameters = {"model": MODEL, "older_than_s": 0, "limit": 500}
         explain = sa.text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statements.LOCK_LEFT_ASSETS.text}")
         plan = connection.execute(explain, parameters).scalar_one()

@@ -79,7 +79,7 @@ LOCK_MARKED_USERS = sa.text("""
 """)
 
 # Marks of assets in another model's space are left out: they would fill the limit and never go. A scalar subquery is
-# asked mark by mark until the limit; NOT EXISTS becomes a join, which reads all assets for a long backlog.
+# asked mark by mark, along the index until the limit; NOT EXISTS becomes a join, which may read all assets.
 LOCK_LEFT_ASSETS = sa.text("""
     SELECT asset_id
     FROM unannounced_assets AS mark
