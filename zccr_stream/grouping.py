@@ -39,23 +39,27 @@ Labels = npt.NDArray[np.intp]
 class Limits:
     """Up to which Ward distance assets are one area, by what their catalogue and their profile look like.
 
-    Strangers lie sqrt(2) apart as seen from the catalogue, give or take some sqrt(2 / p) in p dimensions, two
-    standard deviations. In these units, for a merge to m of n assets:
-    - within one cloud merges `rise` with the root of m: its longest axis is that much longer than the others;
-    - the `nearest` two of n / m groups that are strangers are nearer than most, as the least of so many draws;
-    - as long as the assets may have no kin in the profile, whatever is one area must be closer, by the doubt that is
-      left: `doubt_max` max(0, 1 - s / `sure`)^2. The surety s is the mean cosine of a merge's assets in deviations of
-      an asset's mean cosine to m - 1 strangers, sqrt(1 / (p (m - 1))): of each asset the highest of all merges that
-      hold it, and of these the median;
-    - what one area is like, the first and the third, goes by the dimensions that assets of one kind differ in, where
-      these are many more: the catalogue's `within` over `even`, from p to `even` times p;
-    - no limit is below a quarter of how far strangers lie apart: in the smallest spaces it would be nothing or less.
-    Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one if
-    the cosine between an asset of either is on average `alike` times what it is inside them, and `clear` times
-    sqrt(1 / p) more, which is what strangers' cosines deviate by; but not where it is more than `apart` below what it
-    is inside them, as of kinds that are clear and share a world. Copies count once there.
-    Where the cosine of two assets of an area is on average below `loose` times sqrt(1 / p), it holds what is left over,
-    and falls into parts that do not.
+    Strangers lie sqrt(2) apart as seen from the catalogue, give or take some sqrt(2 / p) in p dimensions, two standard
+    deviations. A merge to m of n assets is one area up to sqrt(2) times
+
+        1 + (rise sqrt(m / 2) - doubt) / sqrt(q) - nearest sqrt(2 ln(n / m)) / sqrt(p), at least a quarter
+
+    - rise: within one cloud merges rise with the root of m, as its longest axis is that much longer than the others;
+    - nearest: of n / m groups that are strangers the nearest two are nearer than most, as the least of so many draws;
+    - doubt = doubt_max max(0, 1 - s / sure)^2: as long as the assets may have no kin in the profile, what is one area
+      must be closer. The surety s is the mean cosine of a merge's assets in deviations of an asset's mean cosine to
+      m - 1 strangers, sqrt(1 / (p (m - 1))): of each asset the highest of all merges that hold it, and of these the
+      median;
+    - q: what one area is like goes by the dimensions that assets of one kind differ in, where these are many more than
+      p: the catalogue's `within` over `even`, from p to `even` times p.
+
+    Ward's areas tend to be of one size, so it parts what one user has much of. Two of several assets each are one where
+    the mean cosine between them is at least
+
+        alike c + clear / sqrt(p) and c - apart, c being the mean cosine inside them
+
+    since kinds that are clear and share a world are more alike than strangers. Copies count once there. An area whose
+    mean cosine is below loose / sqrt(p) holds what is left over, and falls into parts that do not.
 
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
