@@ -76,7 +76,7 @@ REPORT = "report.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one experiment; the exit code: 0, or 2 for what cannot be measured so."""
+    """Run one experiment; the exit code: 0, 2 for what cannot be measured so, or 130 where a person stopped it."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -102,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         sys.stderr.write(f"there is no memory for so much: ask for less ({str(error) or 'out of memory'})\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was encoded until then and kept is not encoded again\n")
+        return 130
     try:  # files first: a terminal that cannot show the tables costs no results
         if options.json:
             _write(options.json, outcome)
