@@ -85,9 +85,9 @@ plain = sa.Table(
     sa.MetaData(),
     sa.Column("asset_id", sa.Text, primary_key=True),
     *(sa.Column(name, sa.Text) for name in ("user_id", "modality", "model", "event_id")),
-    *(sa.Column(name, sa.BigInteger) for name in ("occurred_at_ns", "tie_break", "revision")),
+    *(sa.Column(name, sa.BigInteger) for name in ("occurred_at_ns", "revision")),
     sa.Column("deleted", sa.Boolean),
-    sa.Column("embedding", sa.LargeBinary),
+    *(sa.Column(name, sa.LargeBinary) for name in ("tie_break", "embedding")),
 )
 
 
@@ -101,7 +101,7 @@ def insert_plainly(engine: sa.Engine, writes: Writes) -> None:
             "model": MODEL,
             "event_id": upload.event_id,
             "occurred_at_ns": upload.occurred_at_ns,
-            "tie_break": 0,
+            "tie_break": bytes(32),
             "revision": 1,
             "deleted": False,
             "embedding": vector.tobytes(),

@@ -196,4 +196,4 @@ def test_rows_of_before_the_tie_break_are_not_replaced_by_equal_writes(new: New)
         connection.execute(sa.text(f"INSERT INTO assets ({columns}) VALUES ('a', 1, false, 'e', 1)"))
     migrate(url(engine))
 
-    assert ask(engine, "SELECT tie_break FROM assets") == [(2**63 - 1,)]
+    assert ask(engine, "SELECT encode(tie_break, 'hex') FROM assets") == [("ff" * 32,)]

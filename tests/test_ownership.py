@@ -154,9 +154,9 @@ def oracle(events: Sequence[InputEvent]) -> State:
         dead = isinstance(greatest, AssetDeleted) or deletions.get(greatest.user_id, -1) >= greatest.occurred_at_ns
         *stamp, tie_break = rank(greatest)
         if isinstance(greatest, AssetDeleted):
-            assets[asset_id] = (*stamp, None, None, None, None, 0)
+            assets[asset_id] = (*stamp, None, None, None, None, b"")
         elif dead:
-            assets[asset_id] = (*stamp, None, None, None, None, tie_break | 0xFFFF_FFFF)
+            assets[asset_id] = (*stamp, None, None, None, None, tie_break[:16] + b"\xff" * 16)
         else:
             content = (greatest.user_id, greatest.modality, MODEL, vector_of(greatest.uri or "").tobytes())
             assets[asset_id] = (*stamp, *content, tie_break)
@@ -173,7 +173,7 @@ def stored(engine: sa.Engine, prefix: str = "") -> State:
             ),
             {"prefix": prefix},
         )
-        rows = {row[0]: (*row[1:7], None if row[7] is None else bytes(row[7]), row[8]) for row in assets}
+        rows = {row[0]: (*row[1:7], None if row[7] is None else bytes(row[7]), bytes(row[8])) for row in assets}
         users = connection.execute(
             sa.text(
                 "SELECT user_id, deleted_at_ns FROM users WHERE starts_with(user_id, :prefix) "
@@ -267,6 +267,9 @@ def test_writes_are_ordered_by_time_then_deletion_then_id_then_owner_and_content
         uploaded("x", "u", 10, "a", "text"),
         uploaded("x", "u", 10, "a", content="other"),
         AssetUploaded("a", 10, 0, "x", "u", "image", text=upload.uri),
+        AssetUploaded("a", 10, 0, "x", "u", "text", text="one"),
+        AssetUploaded("a", 10, 0, "x", "u", "text", text="two"),
+        AssetUploaded("a", 10, 0, "x", "u1", "text", text="two"),
     ]
     ordered = [
         rank(deleted("x", 9, "z")),
@@ -282,15 +285,26 @@ def test_writes_are_ordered_by_time_then_deletion_then_id_then_owner_and_content
     assert rank(upload) == rank(dataclasses.replace(upload, received_at_ms=5))
 
 
-def test_what_an_erasure_leaves_does_not_depend_on_what_was_erased(
+def test_what_an_erasure_leaves_says_neither_what_was_erased_nor_whose_else(
     engine: sa.Engine, ownership: PostgresOwnership
 ) -> None:
-    ownership.write(writes_of([uploaded("a", "u", 1, "e", content="one"), uploaded("b", "u", 1, "e", content="two")]))
-    ownership.write(writes_of([gone("u", 2)]))
-    ownership.write(writes_of([uploaded("c", "u", 1, "e", "text", content="three")]))
+    left = set()
+    for content in ("one", "two"):
+        ownership.write(writes_of([uploaded("a", "u", 1, "e", content=content)]))
+        ownership.write(writes_of([uploaded("b", "u", 1, "e", content=content), gone("u", 2)]))
+        ownership.write(writes_of([uploaded("c", "u", 1, "e", "text", content=content)]))
+        left.add(tuple(stored(engine).assets[asset_id][-1] for asset_id in "abc"))
+        run(engine, "TRUNCATE assets, users")
 
-    rows = stored(engine).assets
-    assert rows["a"] == rows["b"] == rows["c"]
+    (ties,) = left
+    assert len(set(ties)) == 3
+
+
+def test_of_equal_writes_a_greater_one_than_stands_is_still_to_be_encoded(ownership: PostgresOwnership) -> None:
+    lesser, middle, greatest = sorted((uploaded("x", user, 1, "e") for user in "uvw"), key=rank)
+    ownership.write(writes_of([middle]))
+
+    assert ownership.standing([lesser, middle, greatest]).tolist() == [True, True, False]
 
 
 class Follower:
@@ -634,9 +648,7 @@ def test_the_deletion_of_a_user_leaves_ids_and_times_alone(ownership: PostgresOw
 
     state = stored(engine)
     assert state.live("u") == {("a1999", "e1999")}
-    # The tie-break is of the owner alone, or it would not be the same for all.
-    (left,) = {row[3:] for asset_id, row in state.assets.items() if asset_id != "a1999"}
-    assert left[:-1] == (None, None, None, None)
+    assert {row[3:7] for asset_id, row in state.assets.items() if asset_id != "a1999"} == {(None, None, None, None)}
     with ownership.leftovers(0, 5000) as announcement:
         assert len(announcement.embeddings) == 1999
         assert not announcement.embeddings.live.any()

@@ -14,6 +14,8 @@ metadata = sa.MetaData()
 
 _CODE_POINTS = sa.Text(collation="C")
 
+_GREATEST = rf"'\x{'ff' * 32}'::bytea"
+
 # A live asset has an owner, a modality, a model and a vector. Any other row is a tombstone and has none of them: ids
 # and times only, so that an erasure leaves nothing, and a row is a function of the set of writes whatever their order.
 # What a code before `tie_break` wrote has the greatest: no write that is equal in all else replaces it.
@@ -29,7 +31,7 @@ assets = sa.Table(
     sa.Column("event_id", _CODE_POINTS, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("embedding", sa.LargeBinary),
-    sa.Column("tie_break", sa.BigInteger, nullable=False, server_default=sa.text(str(2**63 - 1))),
+    sa.Column("tie_break", sa.LargeBinary, nullable=False, server_default=sa.text(_GREATEST)),
     sa.CheckConstraint("num_nulls(user_id, modality, model, embedding) IN (0, 4)", name=conv("assets_live_or_not")),
     sa.CheckConstraint("NOT deleted OR user_id IS NULL", name=conv("assets_deleted_is_not_live")),
     sa.Index("assets_user_id", "user_id", postgresql_where=sa.text("user_id IS NOT NULL")),

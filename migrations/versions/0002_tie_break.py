@@ -13,8 +13,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    greatest = sa.text(str(2**63 - 1))
-    op.add_column("assets", sa.Column("tie_break", sa.BigInteger, nullable=False, server_default=greatest))
+    greatest = sa.text(rf"'\x{'ff' * 32}'::bytea")
+    op.add_column("assets", sa.Column("tie_break", sa.LargeBinary, nullable=False, server_default=greatest))
 
 
 def downgrade() -> None:

@@ -282,7 +282,10 @@ class PostgresOwnership:
             users = connection.execute(sql.PUT_USERS, {"user_ids": put, "deleted": deleted})
             deleted_at_ns.update(users.all())
         assets = connection.execute(sql.LOCK_ASSETS, {"asset_ids": asset_ids, "deleted_users": list(deletions)})
-        standing = {asset_id: Register(owner, Rank(*place), revision) for asset_id, owner, revision, *place in assets}
+        standing = {
+            asset_id: Register(owner, Rank(at_ns, deleted, event_id, bytes(tie_break)), revision)
+            for asset_id, owner, revision, at_ns, deleted, event_id, tie_break in assets
+        }
         if not deleted_at_ns.keys() >= {register.user_id for register in standing.values()} - {None}:
             raise sessions.ConflictError("an asset changed its owner between two statements")
         return decide(batch, standing, deleted_at_ns)
@@ -319,7 +322,7 @@ class PostgresOwnership:
             binary.bigints(occurred),
             binary.booleans(deleted),
             binary.texts(event_ids),
-            binary.bigints(tie_breaks),
+            binary.byteas(tie_breaks),
             binary.bigints(revisions),
             binary.byteas(None if row is None else raw[row].tobytes() for row in rows_of_vectors),
         )

@@ -15,21 +15,23 @@ from typing import NamedTuple
 from zccr_stream.events import AssetDeleted, AssetUploaded, UserDeleted
 from zccr_stream.parts import Writes
 
-_ANY_CONTENT = 2**32 - 1
+_HASH_BYTES = 16
+_ANY_CONTENT = b"\xff" * _HASH_BYTES
 
 
 class Rank(NamedTuple):
-    """The place of a write in the order of writes; `tie_break` is 0 for a deletion.
+    """The place of a write in the order of writes; `tie_break` is empty for a deletion.
 
-    Of an upload it is a hash of the owner (31 bits) before one of the content (32 bits). An asset that no longer lives
-    keeps the owner's alone, before the greatest content: an erasure leaves no trace of what was uploaded, and what the
-    erased owner uploaded besides, equal in all else, does not live either.
+    Of an upload it is a hash of the owner before one of the content. An asset that no longer lives keeps the owner's
+    alone, before the greatest content: an erasure leaves no trace of what was uploaded, and what the erased owner
+    uploaded besides, equal in all else, does not live either. The hashes hold the asset's and the event's id, so that
+    those of one owner are not alike.
     """
 
     occurred_at_ns: int
     deleted: bool
     event_id: str
-    tie_break: int
+    tie_break: bytes
 
 
 class Register(NamedTuple):
@@ -105,14 +107,16 @@ def reduce(writes: Writes) -> Batch:
 def rank(event: AssetUploaded | AssetDeleted) -> Rank:
     """The place of a write in the order of writes."""
     if isinstance(event, AssetDeleted):
-        return Rank(event.occurred_at_ns, True, event.event_id, 0)
-    content = _hash(event.modality, "text" if event.uri is None else "uri", event.uri or event.text or "")
-    return Rank(event.occurred_at_ns, False, event.event_id, (_hash(event.user_id) >> 1) << 32 | content)
+        return Rank(event.occurred_at_ns, True, event.event_id, b"")
+    ids = (event.asset_id, event.event_id)
+    content = ("text", event.text) if event.uri is None else ("uri", event.uri)
+    tie_break = _hash(*ids, event.user_id) + _hash(*ids, event.modality, *content)
+    return Rank(event.occurred_at_ns, False, event.event_id, tie_break)
 
 
-def _hash(*fields: str) -> int:
-    """32 bits of fields of which all but the last hold no control characters."""
-    return int.from_bytes(blake2b("\0".join(fields).encode(), digest_size=4).digest(), "big")
+def _hash(*fields: str | None) -> bytes:
+    """A hash of fields of which all but the last hold no control characters."""
+    return blake2b("\0".join(field or "" for field in fields).encode(), digest_size=_HASH_BYTES).digest()
 
 
 def decide(batch: Batch, standing: Mapping[str, Register], deleted_at_ns: Mapping[str, int | None]) -> Changes:
@@ -171,5 +175,5 @@ def _erase(asset_id: str, batch: Batch, register: Register | None) -> tuple[Row,
 
 def _tombstone(asset_id: str, place: Rank, revision: int) -> Row:
     if not place.deleted:
-        place = place._replace(tie_break=place.tie_break | _ANY_CONTENT)
+        place = place._replace(tie_break=place.tie_break[:_HASH_BYTES] + _ANY_CONTENT)
     return Row(asset_id, None, None, place, revision, None)

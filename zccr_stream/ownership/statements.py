@@ -131,7 +131,7 @@ STANDING = sa.text("""
     SELECT n
     FROM unnest(
         CAST(:writes AS int[]), CAST(:asset_ids AS text[]), CAST(:occurred AS bigint[]), CAST(:deleted AS boolean[]),
-        CAST(:event_ids AS text[]), CAST(:tie_breaks AS bigint[])
+        CAST(:event_ids AS text[]), CAST(:tie_breaks AS bytea[])
     ) AS write (n, asset_id, occurred_at_ns, deleted, event_id, tie_break)
     JOIN assets ON assets.asset_id = write.asset_id
     WHERE (assets.occurred_at_ns, assets.deleted, assets.event_id, assets.tie_break)
