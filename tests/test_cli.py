@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from tests.installation import Installation, installation
 from tests.waiting import wait_until
-from zccr_stream import assemble
+from zccr_stream import assemble, oversight
 from zccr_stream.cli import app
 from zccr_stream.cli.newest import Newest
 from zccr_stream.events import (
@@ -304,7 +304,7 @@ def test_dead_letters_are_shown_and_replayed_once(installed: Installation) -> No
     replayed = run("dlq", "--replay", "--stage", "fetch")
     left = run("dlq")
     (again,) = installed.read(ASSET_UPLOADED)
-    run("dlq", "--done")
+    done = run("dlq", "--done")
     none_left = run("dlq")
     everything = json.loads(run("dlq", "--all", "--replay", "--json"))
 
@@ -314,6 +314,7 @@ def test_dead_letters_are_shown_and_replayed_once(installed: Installation) -> No
     assert f"{ASSET_UPLOADED} 1@7" in shown
     assert "1 published again" in replayed
     assert "3 dead letters" in left
+    assert "noted as dealt with" in done
     assert "no dead letters" in none_left
     assert (again.key(), again.value(), again.timestamp()[1]) == (b"late", b"late", YESTERDAY_MS)
     assert again.headers() == [("a", b"1")]
@@ -329,16 +330,41 @@ def test_dead_letters_are_shown_and_replayed_once(installed: Installation) -> No
 
 def test_dead_letters_of_a_topic_that_was_made_again_are_shown(installed: Installation) -> None:
     """Its offsets begin anew, below those that were dealt with before."""
-    refused(installed, ASSET_UPLOADED, BadInputError("decode", "no image"), "old", b"old")
+    refused(installed, ASSET_UPLOADED, BadInputError("decode", "no image"), "key", b"old")
     run("dlq", "--done")
     admin = AdminClient(assemble.kafka_config(installed.settings))
     name = installed.settings.topic_prefix + ASSET_UPLOADED + DEAD_LETTER_SUFFIX
     admin.delete_topics([name], operation_timeout=DEADLINE_S)[name].result(DEADLINE_S)
     wait_until(lambda: name not in admin.list_topics(timeout=DEADLINE_S).topics, DEADLINE_S, "it is gone")
     run("topics")
-    refused(installed, ASSET_UPLOADED, BadInputError("decode", "no image"), "new", b"new")
+    refused(installed, ASSET_UPLOADED, BadInputError("decode", "no image"), "key", b"new")
 
     assert "1 dead letter:" in run("dlq")
+
+
+def test_what_fails_again_while_it_is_replayed_is_left_for_the_next_time(installed: Installation) -> None:
+    for n in range(6):
+        refused(installed, ASSET_UPLOADED, TryLaterError("fetch", "still away"), f"key-{n}", b"old")
+    truth = assemble.ownership(installed.settings)
+    hasty = {
+        "queued.min.messages": 1,
+        "max.partition.fetch.bytes": 1,
+        "fetch.queue.backoff.ms": 1,
+    }  # fetches a record, not what is there
+    one_by_one = installed.settings.model_copy(update={"follow_batch_max": 1, "kafka_config": hasty})
+    taken: list[bytes | None] = []
+
+    def take(records: Sequence[Record]) -> None:
+        for record in records:
+            taken.append(record.value)
+            assert record.key is not None
+            refused(installed, ASSET_UPLOADED, TryLaterError("fetch", "still away"), record.key.decode(), b"new")
+
+    for _ in range(2):
+        oversight.dead_letters(one_by_one, truth, ASSET_UPLOADED, take, again=False, done=True)
+
+    truth.close()
+    assert taken == [b"old"] * 6 + [b"new"] * 6
 
 
 def test_letters_that_are_not_whole_or_too_large_are_not_replayed_and_stop_nothing(installed: Installation) -> None:

@@ -607,6 +607,7 @@ def test_metrics_that_go_nowhere_are_an_error(settings: Settings, tmp_path: Path
     assert "no folder" in failure("--textfile", str(tmp_path / "none" / "zccr.prom"))
     (tmp_path / "a.prom").mkdir()
     assert "is a folder" in failure("--textfile", str(tmp_path / "a.prom"))
+    assert "File name too long" in failure("--textfile", str(tmp_path / f"{'a' * 255}.prom"))
     assert "cannot write to /proc" in failure("--textfile", "/proc/zccr.prom")  # not even by root
     for wrong in ("gopher://127.0.0.1", "http://", "http://a:b", "http://a b:9091", ""):
         assert f"{wrong!r} is no address of a pushgateway" in failure("--pushgateway", wrong)

@@ -72,7 +72,7 @@ def dead_letters(
     again: bool,
     done: bool,
 ) -> None:
-    """Hand over the dead letters of a topic that nobody has dealt with yet, in batches, up to the newest.
+    """Hand over the dead letters of a topic that nobody has dealt with yet, in batches, up to the newest at the start.
 
     Args:
         settings: The settings.
@@ -85,13 +85,24 @@ def dead_letters(
     config, name = kafka_config(settings), settings.topic_prefix + topic + DEAD_LETTER_SUFFIX
     source = identify(config, name)
     noted = {} if again else truth.dead_letters_done(source)
-    follower = Follower(config, name, take, settings.follow_batch_max)
+
+    def take_old(records: Sequence[Record]) -> None:
+        # What is replayed may fail again at once: it would be replayed again, for ever.
+        if old := [record for record in records if record.offset < follower.ends_at_start.get(record.partition, 0)]:
+            take(old)
+
+    follower = Follower(config, name, take_old, settings.follow_batch_max)
 
     def note() -> None:
         nonlocal noted
-        if done and follower.positions != noted:
-            truth.note_dead_letters(source, follower.positions)
-            noted = dict(follower.positions)
+        reached = {
+            partition: min(position, follower.ends_at_start[partition])
+            for partition, position in follower.positions.items()
+            if partition in follower.ends_at_start
+        }
+        if done and reached != noted:
+            truth.note_dead_letters(source, reached)
+            noted = reached
 
     _follow_to_the_end(follower, noted, note)
 

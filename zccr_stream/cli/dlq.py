@@ -34,7 +34,11 @@ class Stage(StrEnum):
 
 def dlq(
     replay: Annotated[
-        bool, typer.Option("--replay", help="Publish them again where they came from, and note them as dealt with.")
+        bool,
+        typer.Option(
+            "--replay",
+            help="Publish them again where they came from, and note all as dealt with, also those that are not whole.",
+        ),
     ] = False,
     done: Annotated[bool, typer.Option("--done", help="Note them as dealt with, without publishing them.")] = False,
     stages: Annotated[
@@ -79,7 +83,7 @@ def dlq(
         return
     if seen.newest:
         console.print(seen.table())
-    console.print(seen.sentence(replay, everything), highlight=False)
+    console.print(seen.sentence(replay, done, everything), highlight=False)
 
 
 def _replay(out: Publisher, topic: str, whole: Sequence[Record]) -> int:
@@ -137,7 +141,7 @@ class _Seen:
             )
         return table
 
-    def sentence(self, replay: bool, everything: bool) -> str:
+    def sentence(self, replay: bool, done: bool, everything: bool) -> str:
         total = self._counts.total()
         if not total:
             return "no dead letters" if everything else "no dead letters that nobody has dealt with (--all: every one)"
@@ -145,6 +149,8 @@ class _Seen:
         said = f"{total} dead letter{'s' if total > 1 else ''}: {shown(counts)}"
         if replay:
             said += f"; {self.replayed} published again where they came from"
+        elif done:
+            said += "; noted as dealt with (--all shows them again)"
         else:
             said += "; `zccr-stream dlq --replay` gives them another try"
         left = total - self.replayed if replay else self._shortened

@@ -92,11 +92,11 @@ def check_textfile(path: Path) -> None:
     """
     if path.suffix != ".prom":
         raise ExportError(f"{path} does not end in .prom: node_exporter reads no other file")
-    if not path.parent.is_dir():
-        raise ExportError(f"{path.parent} is no folder: make it, and give it to --collector.textfile.directory")
-    if path.is_dir():
-        raise ExportError(f"{path} is a folder; expected a file")
     try:
+        if not path.parent.is_dir():
+            raise ExportError(f"{path.parent} is no folder: make it, and give it to --collector.textfile.directory")
+        if path.is_dir():
+            raise ExportError(f"{path} is a folder; expected a file")
         TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise ExportError(f"cannot write to {path.parent}: {error.strerror or error}") from error

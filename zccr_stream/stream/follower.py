@@ -48,9 +48,10 @@ class Follower:
             },
             logger=logger,
         )
-        self._ends_at_start: dict[int, int] = {}
+        self._left: dict[int, int] = {}
         self._looked_s = 0.0
         self.positions: dict[int, int] = {}
+        self.ends_at_start: dict[int, int] = {}
         self.caught_up = threading.Event()
 
     def valid(self, positions: Mapping[int, int]) -> bool:
@@ -97,16 +98,16 @@ class Follower:
             return record_of(message)
         if error.code() == KafkaError._PARTITION_EOF:
             # The end can lie behind the last record, where compaction took the newest ones.
-            self._ends_at_start.pop(message.partition() or 0, None)
+            self._left.pop(message.partition() or 0, None)
         else:
             raise_or_log(error)
         return None
 
     def _note_caught_up(self) -> None:
-        for partition, end in list(self._ends_at_start.items()):
+        for partition, end in list(self._left.items()):
             if self.positions.get(partition, 0) >= end:
-                del self._ends_at_start[partition]
-        if not self._ends_at_start and not self.caught_up.is_set():
+                del self._left[partition]
+        if not self._left and not self.caught_up.is_set():
             logger.info("caught up with %s", self._topic)
             self.caught_up.set()
 
@@ -123,9 +124,10 @@ class Follower:
 
     def _assign(self) -> None:
         partitions = self._partitions()
-        self._ends_at_start = {
+        self.ends_at_start = {
             partition: watermarks(self._consumer, TopicPartition(self._topic, partition))[1] for partition in partitions
         }
+        self._left = dict(self.ends_at_start)
         self._consumer.assign(
             [TopicPartition(self._topic, number, self.positions.get(number, OFFSET_BEGINNING)) for number in partitions]
         )
