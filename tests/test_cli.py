@@ -317,7 +317,8 @@ def test_dead_letters_are_shown_and_replayed_once(installed: Installation) -> No
     assert "noted as dealt with" in done
     assert "no dead letters" in none_left
     assert (again.key(), again.value(), again.timestamp()[1]) == (b"late", b"late", YESTERDAY_MS)
-    assert again.headers() == [("a", b"1")]
+    place = f"{installed.settings.topic_prefix}{ASSET_UPLOADED}/1/7"
+    assert again.headers() == [("a", b"1"), ("ce_id", place.encode())]  # a bare event's id is the place it came from
     assert everything["replayed"] == 2
     assert {(of["topic"], of["stage"]): of["letters"] for of in everything["counts"]} == {
         (ASSET_UPLOADED, "fetch"): 1,

@@ -539,8 +539,12 @@ def test_a_removal_needs_only_revision_and_model() -> None:
         ({"headers": (("revision", b"9" * 19), ("model", b"M/1"))}, "key or headers: out of range"),
         ({"headers": (("revision", b"-1"), ("model", b"M/1"))}, "key or headers: no number of 1 to 19 digits"),
         (
-            {"headers": (("revision", b"1"), ("model", b"M/1"), ("occurred_at", b"now"))},
+            {"headers": (("revision", b"1"), ("model", b"M/1"), ("modality", b"text"), ("occurred_at", b"now"))},
             "key or headers: not of that form",
+        ),
+        (
+            {"headers": (("revision", b"1"), ("model", b"M/1"), ("modality", b"audio"))},
+            "key or headers: modality 'audio'",
         ),
         ({"value": b"\x00\x7c" * 4}, "value: a vector of length inf, expected 1"),
         ({"value": b"\x01\xfc" * 4}, "value: a vector of length nan, expected 1"),
@@ -730,6 +734,29 @@ def test_a_dead_letter_is_restored_as_it_came() -> None:
         own,
     )
     assert parse_dead_letter(dataclasses.replace(record, headers=letter.headers)).topic == record.topic
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"content-type": b"application/json"}, {"ce_id": None}, {"ce_id": b"e1"}, {"CE_ID": b"e1"}],
+)
+def test_a_restored_dead_letter_is_the_same_event_wherever_it_lies(headers: dict[str, bytes | None]) -> None:
+    record = dataclasses.replace(a_record(IMAGE), headers=tuple(headers.items()), offset=17)
+    letter = dump_dead_letter(record, ASSET_UPLOADED, TryLaterError("fetch", "time-out"), 5)
+
+    restored = restore_dead_letter(dataclasses.replace(record, headers=letter.headers, offset=3), ASSET_UPLOADED)
+
+    again = dataclasses.replace(record, headers=restored.headers, offset=99)
+    assert parse(again, ASSET_UPLOADED) == parse(record, ASSET_UPLOADED)
+
+
+def test_a_restored_structured_dead_letter_is_as_it_came() -> None:
+    record = dataclasses.replace(a_record(IMAGE), headers=tuple(STRUCTURED.items()))
+    letter = dump_dead_letter(record, ASSET_UPLOADED, TryLaterError("fetch", "time-out"), 5)
+
+    assert restore_dead_letter(dataclasses.replace(record, headers=letter.headers), ASSET_UPLOADED).headers == (
+        record.headers
+    )
 
 
 def test_headers_that_cannot_be_read_are_refused() -> None:

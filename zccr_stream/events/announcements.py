@@ -19,6 +19,7 @@ from zccr_stream.events.identifiers import COUNT_MAX, EXPECTED_ID, is_identifier
 from zccr_stream.events.times import format_time, parse_time
 from zccr_stream.events.vocabulary import (
     ASSET_EMBEDDED,
+    MODALITIES,
     PROFILE_CHANGED,
     BadEventError,
     CorruptRecordError,
@@ -111,12 +112,19 @@ class _Columns:
             self.revisions.append(read_count(_bytes(headers["revision"])))
             # A removal need not say whose asset it was, of which kind, and since when.
             self.user_ids.append((headers.get("user_id") or b"").decode())
-            self.modalities.append((headers.get("modality") or b"").decode())
+            self.modalities.append(_modality(headers.get("modality"), record.value))
             self.times_ns.append(parse_time((headers.get("occurred_at") or _NO_TIME).decode()))
         except KeyError as error:
             raise CorruptRecordError(record, f"header {error.args[0]}: missing") from error
         except ValueError as error:
             raise CorruptRecordError(record, f"key or headers: {error}") from error
+
+
+def _modality(modality: bytes | None, value: bytes | None) -> str:
+    said = (modality or b"").decode()
+    if value is not None and said not in MODALITIES:
+        raise ValueError(f"modality {said!r}")
+    return said
 
 
 def _bytes(value: bytes | None) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from zccr_stream.events.vocabulary import DEAD_LETTER_SUFFIX, BadInputError, Message, Record, TryLaterError
+from zccr_stream.events.vocabulary import DEAD_LETTER_SUFFIX, INPUT_TYPES, BadInputError, Message, Record, TryLaterError
 
 # Headers share the size limit of the record they are added to.
 _MESSAGE_LENGTH_MAX = 1000
@@ -113,6 +113,16 @@ def parse_dead_letter(record: Record) -> DeadLetter:
 
 
 def restore_dead_letter(record: Record, topic: str) -> Message:
-    """The record as it came, for its own `topic` (named without prefix), with its key, value, headers and timestamp."""
+    """The record as it came, for its own `topic` (named without prefix), with its key, value, headers and timestamp.
+
+    A bare event's id is the place it came from. It is written down, so that it stays the same event at its new place,
+    however often it is published again.
+    """
     timestamp_ms = record.timestamp_ms if record.timestamp_ms >= 0 else None
-    return Message(topic, record.key, record.value, _without_reasons(record.headers), timestamp_ms)
+    headers = _without_reasons(record.headers)
+    letter = parse_dead_letter(record)
+    said = {name.lower(): value for name, value in headers if value is not None}
+    structured = said.get("content-type", b"").strip().lower().startswith(b"application/cloudevents")
+    if topic in INPUT_TYPES and letter.offset and "ce_id" not in said and not structured:
+        headers = (*headers, ("ce_id", f"{letter.topic}/{letter.partition}/{letter.offset}".encode()))
+    return Message(topic, record.key, record.value, headers, timestamp_ms)

@@ -50,7 +50,11 @@ class TopicRule:
         }
         large = {"max.message.bytes": str(_MESSAGE_MAX_BYTES)}
         return {
-            **dict.fromkeys(INPUT_TOPICS, kept | {"max.message.bytes": str(_INPUT_MAX_BYTES)}),
+            # An event without a time of its own keeps the producer's, also when it is published again.
+            **dict.fromkeys(
+                INPUT_TOPICS,
+                kept | {"max.message.bytes": str(_INPUT_MAX_BYTES), "message.timestamp.type": "CreateTime"},
+            ),
             ASSET_EMBEDDED: compacted,
             PROFILE_CHANGED: kept,
             RECOMMENDATIONS: compacted | large,
