@@ -67,6 +67,7 @@ STEPS = {
     "clear": (0.0, 0.3, 0.7, math.inf),
     "apart": (0.25, 0.35, math.inf),
     "loose": (-math.inf, 0.7, 1.3),
+    "broad": (0.3, 0.5, math.inf),
 }
 
 Report = dict[str, Any]

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist
@@ -24,7 +24,7 @@ from zccr_stream.interests import find_areas
 from zccr_stream.settings import Settings
 
 LIMITS = Limits(
-    rise=1.5, nearest=0.4, doubt_max=3.0, sure=10.5, even=3.0, alike=0.3, clear=0.5, apart=0.3, loose=1.0
+    rise=1.5, nearest=0.4, doubt_max=3.0, sure=10.5, even=3.0, alike=0.3, clear=0.5, apart=0.3, loose=1.0, broad=np.inf
 )  # closer
 TOGETHER = replace(LIMITS, loose=-np.inf)  # nothing that is left over is parted
 
@@ -300,7 +300,7 @@ def test_copies_of_the_asset_at_the_catalogues_mean_stay_together_beside_others_
     "wrong",
     [{"rise": -1}, {"nearest": np.nan}, {"doubt_max": np.inf}, {"sure": 0}, {"sure": np.nan}, {"even": 0.9},
      {"even": np.nan}, {"alike": -0.1},
-     {"clear": np.nan}, {"apart": np.nan}, {"loose": np.nan}],
+     {"clear": np.nan}, {"apart": np.nan}, {"loose": np.nan}, {"broad": np.nan}],
 )  # fmt: skip
 def test_limits_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     (name,) = wrong
@@ -418,6 +418,51 @@ def test_kinds_that_share_a_world_are_not_joined(seed: int) -> None:
 
     assert adjusted_rand_score(kind[rows], labels_of(areas, len(rows))) > 0.95
     assert adjusted_rand_score(kind[rows], labels_of(always, len(rows))) < 0.5
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([4, 16, 64]), st.integers(2, 30), st.floats(0, 1))
+def test_all_areas_are_one_where_they_are_closer_than_strangers(
+    seed: int, dimension: int, n: int, shared: float
+) -> None:
+    """Held against loops over cosines; copies count once."""
+    random = np.random.default_rng(seed)
+    catalogue = Catalogue.of(units(random.normal(size=(300, dimension))))
+    kind = shared * random.normal(size=dimension)
+    once = units(kind + random.normal(size=(n, dimension)))
+    labels = np.unique(random.integers(max(1, n // 3), size=n), return_inverse=True)[1]
+    often = np.repeat(np.arange(n), random.integers(1, 4, size=n))
+
+    joined = grouping._one_if_broad(once[often], labels[often], often, Limits(), catalogue)
+
+    cosines, variances = [], []
+    lengths = [np.linalg.norm(once[labels == label].sum(axis=0, dtype=np.float64)) for label in range(labels.max() + 1)]
+    for one, other in combinations(range(n), 2):
+        if labels[one] != labels[other]:
+            cosines.append(float(once[one].astype(np.float64) @ once[other]))
+    for longer, shorter in combinations(lengths, 2):
+        variances.append((longer * shorter) ** 2 / catalogue.dimensions)
+    times = max(1, min(catalogue.within / 3 / catalogue.dimensions, 3))
+    least = times * max(0.4 * len(cosines) / catalogue.dimensions**0.5, 2 * sum(variances) ** 0.5)
+    assume(abs(sum(cosines) - least) > 1e-4)
+    expected = np.zeros(n, np.intp) if sum(cosines) > least else labels
+    assert joined.tolist() == expected[often].tolist()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_broad_kind_is_one_area_and_two_of_them_are_not(seed: int) -> None:
+    """Its sub-kinds are as far apart as its assets; no pair of areas tells that they are of one kind."""
+    kinds = mixture(np.repeat(np.arange(30), 40).tolist(), 64, 1.6, seed)
+    sub_kinds = mixture(list(range(300)), 64, 0.0, seed + 100)
+    sub_kind = np.repeat(np.arange(30), 40) * 10 + np.tile(np.arange(10), 120)
+    vectors = units((kinds + sub_kinds[sub_kind]).astype(np.float64))
+    rule = replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors[::2])})
+    by_pairs = replace(rule, limits=Limits(broad=np.inf))
+    one, two = profile_of(vectors[40:60]), profile_of(vectors[[*range(15), *range(80, 95)]])
+
+    assert len(find_areas(one, rule)) == 1
+    assert len(find_areas(one, by_pairs)) > 3
+    assert named(two, find_areas(two, rule)) == named(two, find_areas(two, by_pairs))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
@@ -641,6 +686,15 @@ def test_one_upload_more_hardly_moves_the_areas_of_a_large_profile() -> None:
 def test_the_constants_are_those_that_were_measured() -> None:
     """Whoever changes one prints the tables of docs/results.md anew: `experiments.constants`, `cuts`, `areas`."""
     assert Limits() == Limits(
-        rise=1.75, nearest=0.6, doubt_max=3.0, sure=12.0, even=3.0, alike=0.3, clear=0.5, apart=0.3, loose=1.0
+        rise=1.75,
+        nearest=0.6,
+        doubt_max=3.0,
+        sure=12.0,
+        even=3.0,
+        alike=0.3,
+        clear=0.5,
+        apart=0.3,
+        loose=1.0,
+        broad=0.4,
     )
     assert (CUT, Settings().area_growth) == (1.1, 0.2)

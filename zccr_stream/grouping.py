@@ -28,6 +28,7 @@ CUT = 1.1
 _BLOCK_ROWS = 8192  # 16 MB of 512 float32: what is worked on at once, however large the profile is
 _FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, and how much closer a round after them
 _LEAST = 0.25  # of how far strangers lie apart: what is closer is one area, whatever the doubt
+_BROADLY = 2.0  # deviations of the mean cosine between all areas: more is not by chance
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
 
 Floats = npt.NDArray[np.float32]
@@ -61,6 +62,13 @@ class Limits:
     since kinds that are clear and share a world are more alike than strangers. Copies count once there. An area whose
     mean cosine is below loose / sqrt(p) holds what is left over, and falls into parts that do not.
 
+    What no pair of areas says all of them may say together: a profile is of one broad kind, and one area, where the
+    mean cosine of two assets of different areas is at least
+
+        (q / p) max(broad, 2 u) / sqrt(p), u being what that mean deviates by among strangers, in 1 / sqrt(p)
+
+    q / p times as much, for the kinds of a profile may be of one world by chance. Copies count once there too.
+
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
 
@@ -73,6 +81,7 @@ class Limits:
     clear: float = 0.5
     apart: float = 0.3
     loose: float = 1.0
+    broad: float = 0.4
 
     def __post_init__(self) -> None:
         for name in ("rise", "nearest", "doubt_max", "alike"):
@@ -83,7 +92,7 @@ class Limits:
             raise ValueError(f"sure is {self.sure}; expected a number above 0, or infinity: nothing ends doubt")
         if not self.even >= 1:
             raise ValueError(f"even is {self.even}; expected at least 1, which leaves p as it is")
-        for name in ("clear", "apart", "loose"):
+        for name in ("clear", "apart", "loose", "broad"):
             if math.isnan(getattr(self, name)):
                 raise ValueError(f"{name} is not a number")
 
@@ -96,11 +105,14 @@ class Limits:
         surety = _typical_highest(tree, np.sqrt(catalogue.dimensions * (m - 1)) * cosines)
         doubt = self.doubt_max * max(1 - surety / self.sure, 0) ** 2
         nearer = self.nearest * np.sqrt(2 * np.log(n / m)) / math.sqrt(catalogue.dimensions)
-        of_kind = min(max(catalogue.dimensions, catalogue.within / self.even), catalogue.dimensions * self.even)
-        of_one = (self.rise * np.sqrt(m / 2) - doubt) / math.sqrt(of_kind)
+        of_one = (self.rise * np.sqrt(m / 2) - doubt) / math.sqrt(catalogue.dimensions * self.worlds(catalogue))
         limits = 1 + of_one - nearer
         heights: Wide = tree[:, 2] / (math.sqrt(2) * np.maximum(limits, _LEAST))
         return heights
+
+    def worlds(self, catalogue: Catalogue) -> float:
+        """How many times p the dimensions are that assets of one kind differ in, q / p, from 1 to `even`."""
+        return min(max(catalogue.within / self.even / catalogue.dimensions, 1), self.even)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +202,8 @@ def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labe
     labels = _settle(among_kin, _cut(tree, heights, rule.areas_max))
     copies = _cut(tree, tree[:, 2] / math.sqrt(2 - 2 * COPY), n)
     labels = _settle(among_kin, _join(among_kin, labels, copies, rule.limits, catalogue))
-    return _part(among_kin, labels, rule, catalogue)
+    labels = _part(among_kin, labels, rule, catalogue)
+    return _one_if_broad(among_kin, labels, copies, rule.limits, catalogue)
 
 
 def _tree(seen: Floats, rule: GroupRule) -> Wide:
@@ -297,6 +310,23 @@ def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -
         labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
         areas += int(parts.max())
     return labels
+
+
+def _one_if_broad(seen: Floats, labels: Labels, copies: Labels, limits: Limits, catalogue: Catalogue) -> Labels:
+    """Make all areas of (n, d) assets one, where they are closer together than strangers on average (`Limits`).
+
+    Among strangers the product of two areas' sums deviates by that of their lengths, times sqrt(1 / p). Assets of one
+    number in `copies`, (n,), count as one together.
+    """
+    if not labels.any():
+        return labels
+    shares = (1 / np.bincount(copies)[copies]).astype(np.float32)
+    totals, sizes = _sums(seen * shares[:, None], labels).astype(np.float64), np.bincount(labels, shares)
+    whole, squares = totals.sum(axis=0), np.einsum("kd,kd->k", totals, totals)
+    between, pairs = whole @ whole - squares.sum(), sizes.sum() ** 2 - (sizes**2).sum()
+    deviation = math.sqrt(2 * max(squares.sum() ** 2 - (squares**2).sum(), 0))
+    least = max(limits.broad * pairs, _BROADLY * deviation) * limits.worlds(catalogue) / math.sqrt(catalogue.dimensions)
+    return np.zeros_like(labels) if between >= least else labels
 
 
 def _cosines(seen: Floats, tree: Wide) -> Wide:
