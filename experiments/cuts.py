@@ -50,7 +50,7 @@ from zccr_stream.settings import Settings
 DRAWS = 10
 SMALL = (1, 2, 3)
 RECALL = "recall@20"
-SPLIT, SMALLEST = Limits(doubt_max=1e9, sure=math.inf, clear=math.inf, loose=-math.inf), 1e-9
+SPLIT, SMALLEST = Limits(doubt_max=1e9, sure=math.inf, clear=math.inf, loose=-math.inf, broad=math.inf), 1e-9
 """Calibrated and not, what splits all assets but copies, as far as `areas_max` lets it."""
 
 Users = list[User]
