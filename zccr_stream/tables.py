@@ -16,9 +16,10 @@ _CODE_POINTS = sa.Text(collation="C")
 
 _GREATEST = rf"'\x{'ff' * 32}'::bytea"
 
-# A live asset has an owner, a modality, a model and a vector. Any other row is a tombstone and has none of them: ids
-# and times only, so that an erasure leaves nothing, and a row is a function of the set of writes whatever their order.
-# What a code before `tie_break` wrote has the greatest: no write that is equal in all else replaces it.
+# A live asset has an owner, a modality, a model and a vector. Any other row is a tombstone and has none of them: ids,
+# times and a hash of the owner, so that an erasure leaves nothing of what was uploaded, and a row is a function of the
+# set of writes whatever their order. What was written before there was a `tie_break` has the greatest: no write that is
+# equal in all else replaces it.
 assets = sa.Table(
     "assets",
     metadata,
