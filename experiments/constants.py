@@ -2,11 +2,12 @@
 
     python -m experiments.constants DIR [DIR ...] [--encoder NAME] [--draws N] [--seed N]
 
-Simulated users of one modality, in five groups: `common` have 1 to 10 classes of 5 to 30 assets each, `small` of 1 to
+Simulated users of one modality, in six groups: `common` have 1 to 10 classes of 5 to 30 assets each, `small` of 1 to
 3, `many` have 20 classes, `skewed` have 3, 8 or 20 classes whose sizes fall by Zipf's law, as far as there are classes
 of such sizes, and 5 to 15 outliers: assets of other classes, each an area of its own. `sparse` are as `small`, with 5
-outliers. Areas are compared with the classes by the adjusted Rand index (ARI). The constants were chosen on users like
-those of `--seed 0`. `ZCCR_AREA_CUT` is not heeded.
+outliers. `uneven` have 10 to 30 assets of one class and a few others: outliers, or 2 to 5 of one to three classes.
+Areas are compared with the classes by the adjusted Rand index (ARI). The constants were chosen on users like those of
+`--seed 0`. `ZCCR_AREA_CUT` is not heeded.
 
 The first table has production's areas beside what a Ward distance chosen by the labels of these very users gives: the
 best for each group, and `one for all` that must serve all groups. Distances are between vectors as they are or as
@@ -45,7 +46,7 @@ from zccr_stream.interests import AreaRule, Profile, find_areas
 from zccr_stream.measures import Classes, adjusted_rand
 from zccr_stream.settings import Settings, explain
 
-GROUPS = ("common", "small", "many", "skewed", "sparse")
+GROUPS = ("common", "small", "many", "skewed", "sparse", "uneven")
 EVEN = {
     "common": (grid.CLASSES, grid.ASSETS, 0),
     "small": (grid.CLASSES, (1, 2, 3), 0),
@@ -56,6 +57,8 @@ EVEN = {
 SKEWED = ((3, 8, 20), (5, 10, 15))
 """Classes, and outliers."""
 SKEWED_EACH = 8  # assets a class on average
+UNEVEN = (([10, 3], 0), ([20, 5], 0), ([20, 3, 3], 0), ([20, 2, 2, 2], 3), ([10], 4), ([20], 2), ([20], 5), ([30], 5))
+"""Assets of each class, and outliers."""
 
 STEPS = {
     "rise": (0.0, 1.6, 1.9),
@@ -68,6 +71,7 @@ STEPS = {
     "apart": (0.25, 0.35, math.inf),
     "loose": (-math.inf, 0.7, 1.3),
     "broad": (0.3, 0.5, math.inf),
+    "strangers": (1.0, 3.0, math.inf),
 }
 
 Report = dict[str, Any]
@@ -94,6 +98,7 @@ def draws(codes: Classes, number: int, seed: int) -> Iterator[tuple[str, Classes
         if c * m + outliers > 1 and np.count_nonzero(counts >= m) >= c and (not outliers or c < len(counts))
     ]
     kinds += [("skewed", _falling(c), outliers) for c in SKEWED[0] if c < len(counts) for outliers in SKEWED[1]]
+    kinds += [("uneven", sizes, outliers) for sizes, outliers in UNEVEN if len(sizes) + bool(outliers) <= len(counts)]
     for kind, (group, sizes, outliers) in enumerate(kinds):
         for one in range(number):
             random = np.random.default_rng([seed, kind, one])

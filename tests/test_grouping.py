@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist
+from scipy.stats import median_abs_deviation
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
@@ -300,7 +301,8 @@ def test_copies_of_the_asset_at_the_catalogues_mean_stay_together_beside_others_
     "wrong",
     [{"rise": -1}, {"nearest": np.nan}, {"doubt_max": np.inf}, {"sure": 0}, {"sure": np.nan}, {"even": 0.9},
      {"even": np.nan}, {"alike": -0.1},
-     {"clear": np.nan}, {"apart": np.nan}, {"loose": np.nan}, {"broad": np.nan}],
+     {"clear": np.nan}, {"apart": np.nan}, {"loose": np.nan}, {"broad": np.nan},
+     {"strangers": 0.5}, {"strangers": np.nan}],
 )  # fmt: skip
 def test_limits_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     (name,) = wrong
@@ -463,6 +465,81 @@ def test_a_broad_kind_is_one_area_and_two_of_them_are_not(seed: int) -> None:
     assert len(find_areas(one, rule)) == 1
     assert len(find_areas(one, by_pairs)) > 3
     assert named(two, find_areas(two, rule)) == named(two, find_areas(two, by_pairs))
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([4, 16, 64]), st.integers(2, 30), st.floats(0, 3))
+def test_what_is_strange_to_its_area_is_put_out(seed: int, dimension: int, n: int, shared: float) -> None:
+    """Held against loops over cosines; copies count once."""
+    random = np.random.default_rng(seed)
+    catalogue = Catalogue.of(units(random.normal(size=(300, dimension))))
+    kinds = shared * random.normal(size=(n, dimension))
+    labels = np.unique(random.integers(max(1, n // 8), size=n), return_inverse=True)[1]
+    once = units(kinds[labels] * (random.random(n) < 0.8)[:, None] + random.normal(size=(n, dimension)))
+    often = np.repeat(np.arange(n), random.integers(1, 4, size=n))
+
+    found = grouping._put_out(once[often], labels[often], often, replace(RULE, areas_max=10**6), catalogue)
+
+    def closeness(one: int, others: list[int]) -> float:
+        total = once[[other for other in others if other != one]].sum(axis=0, dtype=np.float64)
+        return float(once[one] @ total / np.linalg.norm(total)) if set(others) - {one} else 1.0
+
+    kept = np.ones(n, np.bool_)
+    for label in range(labels.max() + 1):
+        rows = np.flatnonzero(labels == label).tolist()
+        own = np.array([closeness(row, rows) for row in rows])
+        usual = np.median(own)
+        tight = usual - 8 * median_abs_deviation(own, scale="normal")
+        plainly = max(0, min(0.25 * usual, tight))
+        assume(min(abs(own - plainly)) > 1e-4)
+        if np.count_nonzero(own < plainly) < 2:
+            continue
+        near = rows
+        while True:
+            own = np.array([closeness(row, near) for row in near])
+            least = 0.25 * np.median(own)
+            assume(min(abs(own - least)) > 1e-4)
+            nearer = [row for row, value in zip(near, own, strict=True) if value >= least]
+            near, before = nearer, near
+            if near in (before, []):
+                break
+        if 2 * len(near) >= len(rows):
+            kept[np.setdiff1d(rows, near)] = False
+    assert found[kept[often]].tolist() == labels[often][kept[often]].tolist()
+    assert set(found[~kept[often]].tolist()).isdisjoint(labels.tolist())
+    assert len(set(zip(often.tolist(), found.tolist(), strict=True))) == n  # copies stay together
+    assert set(found.tolist()) == set(range(found.max() + 1))
+
+
+@pytest.mark.parametrize("dimension", [32, 64])
+@pytest.mark.parametrize(("most", "others"), [(20, 5), (30, 5), (40, 8)])
+def test_strangers_do_not_vanish_in_what_a_user_has_most_of(dimension: int, most: int, others: int) -> None:
+    """However large one kind is, what else a user uploaded now and then are areas of their own."""
+    found, swallowed = [], []
+    for seed in range(6):
+        vectors = mixture(np.repeat(np.arange(60), 80).tolist(), dimension, 0.9, seed)
+        rows = np.array([*range(most), *range(80, 80 * (others + 1), 80)])
+        true = np.array([0] * most + list(range(1, others + 1)))
+        profile = profile_of(vectors[rows])
+        rule = replace(RULE, cut=None, catalogues={IMAGE: Catalogue.of(vectors[::7])})
+        without = replace(rule, limits=Limits(strangers=np.inf))
+        found.append(adjusted_rand_score(true, labels_of(find_areas(profile, rule), len(rows))))
+        swallowed.append(adjusted_rand_score(true, labels_of(find_areas(profile, without), len(rows))))
+
+    assert np.mean(found) > 0.75, found
+    assert np.mean(found) > np.mean(swallowed) + 0.15, (found, swallowed)
+
+
+@pytest.mark.parametrize("areas_max", [1, 2, 4])
+def test_strangers_are_put_out_as_far_as_there_is_room(areas_max: int) -> None:
+    vectors = mixture(np.repeat(np.arange(40), 50).tolist(), 128, 1.0, 0)
+    rows = np.array([*range(20), *range(50, 300, 50)])
+    rule = replace(RULE, cut=None, areas_max=areas_max, catalogues={IMAGE: Catalogue.of(vectors)})
+
+    areas = find_areas(profile_of(vectors[rows]), rule)
+
+    assert len(areas) <= areas_max
+    assert sum(len(area.members) for area in areas) == len(rows)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
@@ -696,5 +773,6 @@ def test_the_constants_are_those_that_were_measured() -> None:
         apart=0.3,
         loose=1.0,
         broad=0.4,
+        strangers=2.0,
     )
     assert (CUT, Settings().area_growth) == (1.1, 0.2)

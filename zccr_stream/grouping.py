@@ -30,6 +30,9 @@ _FREE, _INERTIA = 5, 0.01  # rounds of moving assets to what is closer at all, a
 _LEAST = 0.25  # of how far strangers lie apart: what is closer is one area, whatever the doubt
 _BROADLY = 2.0  # deviations of the mean cosine between all areas: more is not by chance
 _STRANGE = 0.25  # of how close an area's own assets are to it: what is further off stays out
+_PLAINLY = (
+    8 * 1.4826
+)  # times the median absolute deviation, which is a standard deviation over 1.4826 where all is normal
 
 Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
@@ -69,6 +72,10 @@ class Limits:
 
     q / p times as much, for the kinds of a profile may be of one world by chance. Copies count once there too.
 
+    A large area may be as wide as kinds lie apart, and then holds a few strangers. Where `strangers` of its assets or
+    more are plainly so, all that is strange to it is put out. A stranger's cosine with the sum of the others is below a
+    quarter of its median in the area; plainly, where it is also below 0, or eight deviations below that median.
+
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
 
@@ -82,6 +89,7 @@ class Limits:
     apart: float = 0.3
     loose: float = 1.0
     broad: float = 0.4
+    strangers: float = 2.0
 
     def __post_init__(self) -> None:
         for name in ("rise", "nearest", "doubt_max", "alike"):
@@ -92,6 +100,8 @@ class Limits:
             raise ValueError(f"sure is {self.sure}; expected a number above 0, or infinity: nothing ends doubt")
         if not self.even >= 1:
             raise ValueError(f"even is {self.even}; expected at least 1, which leaves p as it is")
+        if not self.strangers >= 1:
+            raise ValueError(f"strangers is {self.strangers}; expected at least 1, or infinity: none are put out")
         for name in ("clear", "apart", "loose", "broad"):
             if math.isnan(getattr(self, name)):
                 raise ValueError(f"{name} is not a number")
@@ -109,6 +119,10 @@ class Limits:
         limits = 1 + of_one - nearer
         heights: Wide = tree[:, 2] / (math.sqrt(2) * np.maximum(limits, _LEAST))
         return heights
+
+    def least(self, catalogue: Catalogue) -> float:
+        """The mean cosine below which assets are no area; copies never are strangers."""
+        return min(self.loose / math.sqrt(catalogue.dimensions), COPY)
 
     def worlds(self, catalogue: Catalogue) -> float:
         """How many times p the dimensions are that assets of one kind differ in, q / p, from 1 to `even`."""
@@ -186,8 +200,8 @@ def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labe
     """(n,) labels 0, 1, … of the Ward tree over PCA's projection, cut by the rule (eqs. 5 and 6).
 
     Where the catalogue gives the cut, (n, d) `seen` assets are compared among their kin. Areas that are as close as one
-    are then joined, assets settle in those that are closest to them, and what is left over is parted; an absolute cut
-    leaves them where Ward has put them, as in the paper.
+    are then joined, assets settle in those that are closest to them, what is left over is parted and what is strange is
+    put out; an absolute cut leaves them where Ward has put them, as in the paper.
     """
     n = len(seen)
     if n < 2:
@@ -203,7 +217,8 @@ def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labe
     copies = _cut(tree, tree[:, 2] / math.sqrt(2 - 2 * COPY), n)
     labels = _settle(among_kin, _join(among_kin, labels, copies, rule.limits, catalogue))
     labels = _part(among_kin, labels, rule, catalogue)
-    return _one_if_broad(among_kin, labels, copies, rule.limits, catalogue)
+    labels = _one_if_broad(among_kin, labels, copies, rule.limits, catalogue)
+    return _put_out(among_kin, labels, copies, rule, catalogue)
 
 
 def _tree(seen: Floats, rule: GroupRule) -> Wide:
@@ -239,12 +254,10 @@ def _settle(seen: Floats, labels: Labels) -> Labels:
     for turn in count():
         totals, sizes = _sums(seen, labels), np.bincount(labels)
         closeness = seen @ totals.T / np.maximum(np.linalg.norm(totals, axis=1), TIE)
-        others = totals[labels] - seen
-        lengths = np.linalg.norm(others, axis=1)
-        own = np.where(lengths > TIE, np.einsum("nd,nd->n", seen, others) / np.maximum(lengths, TIE), 1)
+        own, alone = _closeness_to(totals[labels] - seen, seen)
         nearest_strangers = _STRANGE * np.bincount(labels, own) / sizes
         closeness[closeness < nearest_strangers] = -1  # below any cosine that may win
-        closeness[every, labels] = np.where(lengths > TIE, own + max(TIE, _INERTIA * (turn - _FREE)), np.inf)
+        closeness[every, labels] = np.where(alone, np.inf, own + max(TIE, _INERTIA * (turn - _FREE)))
         closest = np.argmax(closeness, axis=1)
         if np.array_equal(closest, labels):
             break
@@ -299,17 +312,22 @@ def _part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) -
     squares = np.einsum("nd,nd->n", seen, seen)
     own = np.bincount(labels, squares)
     inside = np.einsum("kd,kd->k", totals, totals) - own
-    least = min(rule.limits.loose / math.sqrt(catalogue.dimensions), COPY)  # copies are never strangers
+    least = rule.limits.least(catalogue)
     labels, areas = labels.copy(), len(sizes)
     for label in np.flatnonzero((own > 1.5) & (inside < least * np.maximum(sizes * (sizes - 1), 1))).tolist():
         rows = np.flatnonzero((labels == label) & (squares > TIE))
-        tree = _tree(seen[rows], rule)
-        cosines = _cosines(seen[rows], tree)
-        heights = np.where(cosines < least, np.inf, rule.limits.heights(tree, cosines, catalogue))
-        parts = _cut(tree, heights, rule.areas_max - areas + 1)
+        parts = _parts(seen[rows], rule, catalogue, rule.areas_max - areas + 1)
         labels[rows[parts > 0]] = areas - 1 + parts[parts > 0]
         areas += int(parts.max())
     return labels
+
+
+def _parts(seen: Floats, rule: GroupRule, catalogue: Catalogue, areas_max: int) -> Labels:
+    """(m,) labels 0, 1, … of (m, d) assets that are no area: by a tree of their own, as if they were all there is."""
+    tree = _tree(seen, rule)
+    cosines = _cosines(seen, tree)
+    loose = cosines < rule.limits.least(catalogue)
+    return _cut(tree, np.where(loose, np.inf, rule.limits.heights(tree, cosines, catalogue)), areas_max)
 
 
 def _one_if_broad(seen: Floats, labels: Labels, copies: Labels, limits: Limits, catalogue: Catalogue) -> Labels:
@@ -327,6 +345,63 @@ def _one_if_broad(seen: Floats, labels: Labels, copies: Labels, limits: Limits, 
     deviation = math.sqrt(2 * max(squares.sum() ** 2 - (squares**2).sum(), 0))
     least = max(limits.broad * pairs, _BROADLY * deviation) * limits.worlds(catalogue) / math.sqrt(catalogue.dimensions)
     return np.zeros_like(labels) if between >= least else labels
+
+
+def _put_out(seen: Floats, labels: Labels, copies: Labels, rule: GroupRule, catalogue: Catalogue) -> Labels:
+    """Put out of their areas what of (n, d) assets is strange to them, where some are plainly so (`Limits`).
+
+    An area keeps at least half. Assets of one number in `copies`, (n,), count as one. What is put out falls into parts,
+    as far as there is room.
+    """
+    once = np.unique(copies, return_index=True)[1]
+    areas_of, each = labels[once], seen[once]
+    own, _ = _closeness_to(_sums(each, areas_of)[areas_of] - each, each)
+    closest = np.full(labels.max() + 1, -1, np.float32)
+    np.maximum.at(closest, areas_of, own)
+    far = np.bincount(areas_of, own < np.maximum(_STRANGE * closest, 0)[areas_of])
+    labels, areas = labels.copy(), len(closest)
+    for label in np.flatnonzero(far >= rule.limits.strangers).tolist():
+        if np.count_nonzero(_plainly_strange(own[areas_of == label])) < rule.limits.strangers:
+            continue
+        rows = once[areas_of == label]
+        kept = _not_strange(seen[rows])
+        out = rows[~kept]
+        room = rule.areas_max - areas
+        if 2 * np.count_nonzero(kept) < len(rows) or len(out) < 2 or room < 1:
+            continue
+        parts = np.full(len(once), -1)
+        parts[copies[out]] = _parts(seen[out], rule, catalogue, room)
+        moved = (labels == label) & (parts[copies] >= 0)
+        labels[moved] = areas + parts[copies[moved]]
+        areas += int(parts.max()) + 1
+    return labels
+
+
+def _plainly_strange(own: Floats) -> npt.NDArray[np.bool_]:
+    """Which of (m,) cosines of an area's assets with the sum of the others are a stranger's beyond doubt (`Limits`)."""
+    usual = float(np.median(own))
+    tight = usual - _PLAINLY * float(np.median(np.abs(own - usual)))
+    plain: npt.NDArray[np.bool_] = own < max(min(_STRANGE * usual, tight), 0) - TIE
+    return plain
+
+
+def _not_strange(seen: Floats) -> npt.NDArray[np.bool_]:
+    """(m,) which of an area's (m, d) assets are not strange to the others; what has no direction is not."""
+    kept, undirected = np.ones(len(seen), np.bool_), np.einsum("md,md->m", seen, seen) <= TIE
+    while True:
+        own, _ = _closeness_to(seen[kept].sum(axis=0) - kept[:, None] * seen, seen)
+        near: npt.NDArray[np.bool_] = kept & (undirected | (own >= _STRANGE * np.median(own[kept])))
+        if np.array_equal(near, kept) or not near.any():
+            return near
+        kept = near
+
+
+def _closeness_to(others: Floats, seen: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """(n,) the cosines of (n, d) assets with the sums of their others, (n, d), 1 where there is none; and where so."""
+    lengths = np.linalg.norm(others, axis=1)
+    alone = lengths <= TIE
+    own: Floats = np.where(alone, 1, np.einsum("nd,nd->n", seen, others) / np.maximum(lengths, TIE))
+    return own, alone
 
 
 def _cosines(seen: Floats, tree: Wide) -> Wide:
