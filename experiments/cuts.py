@@ -6,14 +6,18 @@ The users, the true areas and the feed are those of `areas`; users of one to thr
 real profiles are small. Of every rule are reported the adjusted Rand index (ARI), the feed's recall minus that of the
 true areas of the same users, and how many areas it finds more than there are. The rules are
   calibrated    production's: by what each modality's assets look like, and by how surely a profile's own are kin;
-                areas as close as one are joined, assets settle, and outliers part (below 100 pairs no catalogue is
-                known, and it is `uncalibrated`)
+                areas as close as one are joined, assets settle, and outliers part or are put out (below 100 pairs no
+                catalogue is known, and it is `uncalibrated`)
   uncalibrated  production's where it knows too few assets: 1.1 (m / 2) ^ .2 for m assets
   fixed         the Ward distance of a grid that has the best ARI on these very users, chosen by labels that nobody has
                 in production: between vectors as they are or as seen from the catalogue's mean, the same for all sizes
                 or growing with them (`experiments/fixed.py`)
   best for all  the same, one distance for both kinds of users
   true number   production's tree cut into as many areas as there are; then assets settle
+  best cut      of all cuts of Ward's tree over the same vectors the one with the best ARI, by the labels: no rule for
+                the cut has a better one
+  closest       every asset in the class whose other assets' mean is closest to it: what is lost even so, labels know
+                and vectors do not show
   scaled        1.5 times the distance of random pairs
   silhouette    the number of areas with the best mean silhouette, one area below .1
 """
@@ -34,13 +38,14 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import silhouette_samples
 
-from experiments import grid
+from experiments import by_labels, grid
 from experiments.datasets import DataError, Items
 from experiments.fixed import DISTANCES, Distance, groupings
 from experiments.outcome import Outcome
 from experiments.simulation import Rules, User, draw, simulate, uploaded
 from experiments.tables import markdown
 from zccr_stream import measures
+from zccr_stream.catalogue import Catalogue
 from zccr_stream.events import MODALITIES
 from zccr_stream.grouping import CUT, Limits
 from zccr_stream.interests import Area, AreaRule, Profile, areas_of, find_areas
@@ -50,7 +55,10 @@ from zccr_stream.settings import Settings
 DRAWS = 10
 SMALL = (1, 2, 3)
 RECALL = "recall@20"
-SPLIT, SMALLEST = Limits(doubt_max=1e9, sure=math.inf, clear=math.inf, loose=-math.inf, broad=math.inf), 1e-9
+SPLIT, SMALLEST = (
+    Limits(doubt_max=1e9, sure=math.inf, clear=math.inf, loose=-math.inf, broad=math.inf, strangers=math.inf),
+    1e-9,
+)
 """Calibrated and not, what splits all assets but copies, as far as `areas_max` lets it."""
 
 Users = list[User]
@@ -118,6 +126,9 @@ def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, Dist
         groups = dict(zip(fixed, groupings(profile, rule.catalogues.get(modality), list(fixed.values())), strict=True))
         groups["scaled"] = fcluster(tree, 1.5 * spreads[modality], "distance")
         groups["silhouette"] = _silhouette(tree, profile.vectors)
+        compared = _compared(profile.vectors, rule.catalogues.get(modality))
+        groups["best cut"] = by_labels.best_cut(compared, true)
+        groups["closest"] = by_labels.closest_class(compared, true)
         return {
             "true areas": areas_of(profile, true, rule),
             "calibrated": find_areas(profile, rule),
@@ -141,6 +152,11 @@ def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, Dist
         }
         for name, of_rule in values.items()
     }
+
+
+def _compared(vectors: Vectors, catalogue: Catalogue | None) -> Vectors:
+    """(n, d) where production compares assets."""
+    return vectors if catalogue is None else catalogue.among_kin(catalogue.seen(vectors))
 
 
 def _silhouette(tree: npt.NDArray[np.float64], vectors: Vectors) -> Classes:

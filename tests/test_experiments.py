@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.preprocessing import normalize
 
-from experiments import areas, constants, mixtures
+from experiments import areas, by_labels, constants, mixtures
 from experiments.__main__ import EXPERIMENTS, main
 from experiments.datasets import Items
 from experiments.datasets.precomputed import pairs
@@ -407,6 +410,39 @@ def test_fixed_distances_are_those_of_scipys_tree(folder: Path) -> None:
     centred = linkage(normalize(profile.vectors - catalogue.mean), "ward")
     assert adjusted_rand(groups[seen], fcluster(centred, 0.9, "distance")) == 1
     assert str(grown) == "0.6 (m / 2)^0.2" and str(seen) == "0.9 from the mean"
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(1, 8))
+def test_the_best_cut_by_labels_is_the_best_of_all(seed: int, n: int, classes: int) -> None:
+    """Held against every cut of scipy's tree."""
+    random = np.random.default_rng(seed)
+    vectors, true = random.normal(size=(n, 3)).astype(np.float32), random.integers(classes, size=n)
+    children = linkage(vectors, "ward")[:, :2].astype(int).tolist() if n > 1 else []
+    leaves: list[list[int]] = [[leaf] for leaf in range(n)]
+    for left, right in children:
+        leaves.append(leaves[left] + leaves[right])
+
+    def cuts(node: int) -> Iterator[list[int]]:
+        yield [node]
+        if node >= n:
+            left, right = children[node - n]
+            yield from (one + other for one in cuts(left) for other in cuts(right))
+
+    best = 0.0
+    for nodes in cuts(2 * n - 2):
+        groups = np.empty(n, np.intp)
+        for number, node in enumerate(nodes):
+            groups[leaves[node]] = number
+        best = max(best, adjusted_rand(groups, true))
+
+    assert adjusted_rand(by_labels.best_cut(vectors, true), true) == pytest.approx(best)
+
+
+def test_each_asset_goes_to_the_class_whose_others_are_closest() -> None:
+    vectors = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.1, 0.99], [0.99, 0.1], [-1, 0]], np.float32)
+    true = np.array([7, 7, 4, 4, 4, 2])
+
+    assert by_labels.closest_class(vectors, true).tolist() == [7, 4, 4, 4, 7, 2]
 
 
 def test_constants_are_of_the_calibrated_cut_whatever_cut_is_set(
