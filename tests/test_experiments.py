@@ -169,7 +169,10 @@ def test_rules_for_the_cut_are_compared_on_the_same_users(folder: Path) -> None:
         "true number",
         "scaled",
         "silhouette",
+        "best cut",
+        "closest",
     } == set(report)
+    assert report["best cut"]["common"]["ari"] == report["closest"]["common"]["ari"] == 1
     for parts in report.values():
         assert set(parts) == {"common", "small"}
     true = report["true areas"]["common"]
