@@ -55,11 +55,10 @@ from zccr_stream.settings import Settings
 DRAWS = 10
 SMALL = (1, 2, 3)
 RECALL = "recall@20"
-SPLIT, SMALLEST = (
-    Limits(doubt_max=1e9, sure=math.inf, clear=math.inf, loose=-math.inf, broad=math.inf, strangers=math.inf),
-    1e-9,
-)
-"""Calibrated and not, what splits all assets but copies, as far as `areas_max` lets it."""
+SPLIT = Limits(doubt_max=1e9, sure=math.inf, clear=math.inf, loose=-math.inf, broad=math.inf, strangers=math.inf)
+"""Splits all assets but copies, as far as `areas_max` lets it."""
+SMALLEST = 1e-9
+"""The distance that does so where no catalogue is known."""
 
 Users = list[User]
 Vectors = npt.NDArray[np.float32]

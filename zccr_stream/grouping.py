@@ -73,8 +73,9 @@ class Limits:
     q / p times as much, for the kinds of a profile may be of one world by chance. Copies count once there too.
 
     A large area may be as wide as kinds lie apart, and then holds a few strangers. Where `strangers` of its assets or
-    more are plainly so, all that is strange to it is put out. A stranger's cosine with the sum of the others is below a
-    quarter of its median in the area; plainly, where it is also below 0, or eight deviations below that median.
+    more are plainly so, all that is strange to it is put out, never one alone. A stranger's cosine with the sum of the
+    others is below a quarter of its median in the area; plainly, where it is also below 0, or eight deviations below
+    that median.
 
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
@@ -356,12 +357,12 @@ def _put_out(seen: Floats, labels: Labels, copies: Labels, rule: GroupRule, cata
     once = np.unique(copies, return_index=True)[1]
     areas_of, each = labels[once], seen[once]
     own, _ = _closeness_to(_sums(each, areas_of)[areas_of] - each, each)
-    closest = np.full(labels.max() + 1, -1, np.float32)
+    closest = np.full(labels.max() + 1, -1.0)
     np.maximum.at(closest, areas_of, own)
-    far = np.bincount(areas_of, own < np.maximum(_STRANGE * closest, 0)[areas_of])
+    far = np.bincount(areas_of, own < np.maximum(_STRANGE * closest, 0)[areas_of])  # most areas need no median
     labels, areas = labels.copy(), len(closest)
     for label in np.flatnonzero(far >= rule.limits.strangers).tolist():
-        if np.count_nonzero(_plainly_strange(own[areas_of == label])) < rule.limits.strangers:
+        if _plain_strangers(own[areas_of == label]) < rule.limits.strangers:
             continue
         rows = once[areas_of == label]
         kept = _not_strange(seen[rows])
@@ -377,12 +378,11 @@ def _put_out(seen: Floats, labels: Labels, copies: Labels, rule: GroupRule, cata
     return labels
 
 
-def _plainly_strange(own: Floats) -> npt.NDArray[np.bool_]:
-    """Which of (m,) cosines of an area's assets with the sum of the others are a stranger's beyond doubt (`Limits`)."""
+def _plain_strangers(own: Floats) -> int:
+    """How many of (m,) cosines of an area's assets with the sum of the others are plainly a stranger's (`Limits`)."""
     usual = float(np.median(own))
     tight = usual - _PLAINLY * float(np.median(np.abs(own - usual)))
-    plain: npt.NDArray[np.bool_] = own < max(min(_STRANGE * usual, tight), 0) - TIE
-    return plain
+    return int(np.count_nonzero(own < max(min(_STRANGE * usual, tight), 0) - TIE))
 
 
 def _not_strange(seen: Floats) -> npt.NDArray[np.bool_]:
