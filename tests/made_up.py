@@ -9,10 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from zccr_stream.events import IMAGE
+from zccr_stream.grouping import Limits
 from zccr_stream.interests import Area, AreaRule, Profile
 
 RULE = AreaRule(variance=0.99, cut=1.1, growth=0.2, areas_max=100, sample_size=1000, seed="centroid")
 Floats = npt.NDArray[np.float32]
+
+LIMITS = Limits(  # closer
+    rise=1.5, nearest=0.4, doubt_max=3.0, sure=10.5, even=3.0, alike=0.3, clear=0.5, apart=0.3, loose=1.0, broad=np.inf
+)
+TOGETHER = replace(LIMITS, loose=-np.inf)  # nothing that is left over is parted
 
 
 def units(vectors: npt.NDArray[np.float64]) -> Floats:
