@@ -66,7 +66,7 @@ STEPS = {
     "doubt_max": (0.0, 2.5, 3.5),
     "sure": (10.5, 14.0, math.inf),
     "even": (1.0, 2.0, 4.0),
-    "unlike": (-math.inf, 0.0, 0.1, 0.25),
+    "unlike": (-math.inf, 0.0, 0.05, 0.15),
     "alike": (0.0, 0.2, 0.4),
     "clear": (0.0, 0.3, 0.7, math.inf),
     "apart": (0.25, 0.35, math.inf),

@@ -72,7 +72,7 @@ class Limits:
     doubt_max: float = 3.0
     sure: float = 12.0
     even: float = 3.0
-    unlike: float = 0.15
+    unlike: float = 0.1
     alike: float = 0.3
     clear: float = 0.5
     apart: float = 0.3
