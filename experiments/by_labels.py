@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import linkage
 
+from zccr_stream.grouping import trees
 from zccr_stream.measures import Classes, adjusted_rand
 from zccr_stream.vectors import TIE
 
 Floats = npt.NDArray[np.float32]
 
 
-def best_cut(vectors: Floats, true: Classes) -> Classes:
-    """(n,) groups: of all cuts of Ward's tree of (n, d) vectors the one with the best adjusted Rand index.
+def best_cut(vectors: Floats, variance: float, true: Classes) -> Classes:
+    """(n,) groups: of all cuts of production's tree of (n, d) vectors the one with the best adjusted Rand index.
 
     A cut takes any nodes that hold every asset once. Its index is (t - a b / p) / ((a + b) / 2 - a b / p) of p pairs, a
     together in it, b in truth and t in both. Whether some cut has an index above a given one is therefore a question of
@@ -30,7 +30,7 @@ def best_cut(vectors: Floats, true: Classes) -> Classes:
     _, classes = np.unique(true, return_inverse=True)
     counts = np.zeros((2 * n - 1, classes.max() + 1))  # each node's assets of each class
     counts[np.arange(n), classes] = 1
-    children = linkage(vectors, "ward")[:, :2].astype(np.intp)
+    children = trees.ward(vectors, variance)[:, :2].astype(np.intp)
     for node, (left, right) in enumerate(children, start=n):
         counts[node] = counts[left] + counts[right]
     in_both, in_cut = _pairs(counts).sum(axis=1), _pairs(counts.sum(axis=1))

@@ -14,8 +14,8 @@ true areas of the same users, and how many areas it finds more than there are. T
                 or growing with them (`experiments/fixed.py`)
   best for all  the same, one distance for both kinds of users
   true number   production's tree cut into as many areas as there are; then assets settle
-  best cut      of all cuts of Ward's tree over the same vectors the one with the best ARI, by the labels: no rule for
-                the cut has a better one
+  best cut      of all cuts of production's tree the one with the best ARI, by the labels: no rule for the cut has a
+                better one, before assets settle
   closest       every asset in the class whose other assets' mean is closest to it: what is lost even so, labels know
                 and vectors do not show
   scaled        1.5 times the distance of random pairs
@@ -56,7 +56,7 @@ DRAWS = 10
 SMALL = (1, 2, 3)
 RECALL = "recall@20"
 SPLIT = Limits(doubt_max=1e9, sure=math.inf, clear=math.inf, loose=-math.inf, broad=math.inf, strangers=math.inf)
-"""Splits all assets but copies, as far as `areas_max` lets it."""
+"""Splits all assets but what is closer than any limit, as far as `areas_max` lets it."""
 SMALLEST = 1e-9
 """The distance that does so where no catalogue is known."""
 
@@ -126,7 +126,7 @@ def _measured(items: Items, users: Users, rules: Rules, fixed: Mapping[str, Dist
         groups["scaled"] = fcluster(tree, 1.5 * spreads[modality], "distance")
         groups["silhouette"] = _silhouette(tree, profile.vectors)
         compared = _compared(profile.vectors, rule.catalogues.get(modality))
-        groups["best cut"] = by_labels.best_cut(compared, true)
+        groups["best cut"] = by_labels.best_cut(compared, rule.variance, true)
         groups["closest"] = by_labels.closest_class(compared, true)
         return {
             "true areas": areas_of(profile, true, rule),

@@ -438,7 +438,7 @@ def test_the_best_cut_by_labels_is_the_best_of_all(seed: int, n: int, classes: i
             groups[leaves[node]] = number
         best = max(best, adjusted_rand(groups, true))
 
-    assert adjusted_rand(by_labels.best_cut(vectors, true), true) == pytest.approx(best)
+    assert adjusted_rand(by_labels.best_cut(vectors, 1.0, true), true) == pytest.approx(best)
 
 
 def test_each_asset_goes_to_the_class_whose_others_are_closest() -> None:

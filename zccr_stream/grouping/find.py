@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from zccr_stream.catalogue import COPY, Catalogue
+from zccr_stream.catalogue import Catalogue
 from zccr_stream.events.identifiers import lot
 from zccr_stream.grouping import regroup, trees
 from zccr_stream.grouping.rule import CUT, GroupRule
@@ -60,9 +59,8 @@ def _seen(vectors: Floats, catalogue: Catalogue | None) -> Floats:
 def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labels:
     """(n,) labels 0, 1, … of the Ward tree over PCA's projection, cut by the rule (eqs. 5 and 6).
 
-    Where the catalogue gives the cut, (n, d) `seen` assets are compared among their kin. Areas that are as close as one
-    are then joined, assets settle in those that are closest to them, what is left over is parted and what is strange is
-    put out; an absolute cut leaves them where Ward has put them, as in the paper.
+    An absolute cut leaves (n, d) `seen` assets where Ward has put them, as in the paper. Where the catalogue gives the
+    cut, copies are one asset, and what no cut says comes after it.
     """
     n = len(seen)
     if n < 2:
@@ -71,13 +69,22 @@ def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labe
         tree = trees.ward(seen, rule.variance)
         limits = (CUT if rule.cut is None else rule.cut) * (tree[:, 3] / 2) ** rule.growth
         return trees.cut(tree, tree[:, 2] / limits, rule.areas_max)
+    copies = trees.copies_of(seen)
+    if copies.max() == n - 1:
+        return _cluster_different(seen, rule, catalogue)
+    return _cluster_different(at_unit_length(regroup.sums(seen, copies)), rule, catalogue)[copies]
+
+
+def _cluster_different(seen: Floats, rule: GroupRule, catalogue: Catalogue) -> Labels:
+    """(n,) labels of (n, d) assets of which none is a copy: among their kin, by what the catalogue looks like."""
+    if len(seen) < 2:
+        return np.zeros(len(seen), dtype=np.intp)
     among_kin = catalogue.among_kin(seen)
     tree = trees.ward(among_kin, rule.variance)
-    copies = trees.cut(tree, tree[:, 2] / math.sqrt(2 - 2 * COPY), n)
     heights = rule.limits.heights(tree, trees.cosines(among_kin, tree), catalogue)
-    heights[rule.limits.are_two(*trees.sides(among_kin, tree, regroup.shares_of(copies)))] = np.inf
+    heights[rule.limits.are_two(*trees.sides(among_kin, tree))] = np.inf
     labels = regroup.settle(among_kin, trees.cut(tree, heights, rule.areas_max))
-    labels = regroup.settle(among_kin, regroup.join(among_kin, labels, copies, rule.limits, catalogue))
+    labels = regroup.settle(among_kin, regroup.join(among_kin, labels, rule.limits, catalogue))
     labels = regroup.part(among_kin, labels, rule, catalogue)
-    labels = regroup.one_if_broad(among_kin, labels, copies, rule.limits, catalogue)
-    return regroup.put_out(among_kin, labels, copies, rule, catalogue)
+    labels = regroup.one_if_broad(among_kin, labels, rule.limits, catalogue)
+    return regroup.put_out(among_kin, labels, rule, catalogue)

@@ -25,6 +25,8 @@ Wide = npt.NDArray[np.float64]
 class Limits:
     """Up to which Ward distance assets are one area, by what their catalogue and their profile look like.
 
+    Assets are different ones: copies of one count once, whatever the step, and share its area.
+
     Strangers lie sqrt(2) apart as seen from the catalogue, give or take some sqrt(2 / p) in p dimensions, two standard
     deviations. A merge to m of n assets is one area up to sqrt(2) times
 
@@ -49,7 +51,7 @@ class Limits:
 
         alike c + clear / sqrt(p) and c - apart, c being the mean cosine inside them
 
-    since kinds that are clear and share a world are more alike than strangers. Copies count once in both. An area whose
+    since kinds that are clear and share a world are more alike than strangers. An area whose
     mean cosine is below loose / sqrt(p) holds what is left over, and falls into parts that do not.
 
     What no pair of areas says all of them may say together: a profile is of one broad kind, and one area, where the
@@ -57,12 +59,12 @@ class Limits:
 
         (q / p) max(broad, 2 u) / sqrt(p), u being what that mean deviates by among strangers, in 1 / sqrt(p)
 
-    q / p times as much, for the kinds of a profile may be of one world by chance. Copies count once there too.
+    q / p times as much, for the kinds of a profile may be of one world by chance.
 
     A large area may be as wide as kinds lie apart, and then holds a few strangers. Where `strangers` of its assets or
-    more are plainly so, all that is strange to it is put out, never one alone. A stranger's cosine with the sum of the
-    others is below a quarter of its median in the area; plainly, where it is also below 0, or eight deviations below
-    that median.
+    more are plainly so, all that is strange to it is put out. A stranger's cosine with the sum of the others is below a
+    quarter of its median in the area; plainly, where it is also below 0, or eight deviations below that median. Of
+    fewer, what is both is put out.
 
     `python -m experiments.constants` says how good these values are (docs/results.md).
     """
@@ -109,10 +111,9 @@ class Limits:
         heights: Wide = tree[:, 2] / (math.sqrt(2) * np.maximum(limits, _LEAST))
         return heights
 
-    def are_two(self, inside: Wide, between: Wide, smaller: Wide) -> npt.NDArray[np.bool_]:
+    def are_two(self, inside: Wide, between: Wide, smaller: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
         """Which merges are of two areas, (n - 1,): by the mean cosines in and between their sides (`trees.sides`)."""
-        several = smaller > _SEVERAL - 0.5  # sizes are sums of shares
-        two: npt.NDArray[np.bool_] = several & (between < self.unlike * np.maximum(inside, TIE))
+        two: npt.NDArray[np.bool_] = (smaller >= _SEVERAL) & (between < self.unlike * np.maximum(inside, TIE))
         return two
 
     def least(self, catalogue: Catalogue) -> float:

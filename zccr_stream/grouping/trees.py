@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import linkage
+from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.linalg.lapack import ssyevd
 from scipy.spatial.distance import squareform
+
+from zccr_stream.catalogue import COPY
 
 Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
@@ -59,24 +62,39 @@ def typical_highest(tree: Wide, values: Wide) -> float:
 
 def cosines(seen: Floats, tree: Wide) -> Wide:
     """(n - 1,) the mean cosine of two of the (n, d) assets that each merge holds; what has no direction has 0."""
-    n, sizes = len(seen), tree[:, 3]
-    totals = _added_up(seen, tree)[n:]
-    own = _added_up(np.einsum("nd,nd->n", seen, seen).astype(np.float64), tree)[n:]
-    cosines: Wide = (np.einsum("nd,nd->n", totals, totals) - own) / (sizes * (sizes - 1))
-    return cosines
+    _, sums, pairs = _held(seen, tree)
+    means: Wide = (sums / np.maximum(pairs, 1))[len(seen) :]
+    return means
 
 
-def sides(seen: Floats, tree: Wide, shares: Floats) -> tuple[Wide, Wide, Wide]:
-    """Of each merge's two sides: the mean cosine inside them, that between them, and the size of the smaller one.
+def sides(seen: Floats, tree: Wide) -> tuple[Wide, Wide, Labels]:
+    """Of each merge's two sides of (n, d) assets: the mean cosine inside them, between them, and the smaller's size.
 
-    All (n - 1,), of (n, d) assets that count their `shares`, (n,).
+    All (n - 1,).
     """
-    totals, sizes = _added_up(seen * shares[:, None], tree), _added_up(shares.astype(np.float64), tree)
-    insides, pairs = np.einsum("nd,nd->n", totals, totals) - sizes, sizes * (sizes - 1)
+    totals, sums, pairs = _held(seen, tree)
+    sizes = np.concatenate([np.ones(len(seen)), tree[:, 3]])
     left, right = tree[:, :2].T.astype(np.intp)
-    inside: Wide = (insides[left] + insides[right]) / np.maximum(pairs[left] + pairs[right], 1)
+    inside: Wide = (sums[left] + sums[right]) / np.maximum(pairs[left] + pairs[right], 1)
     between: Wide = np.einsum("nd,nd->n", totals[left], totals[right]) / (sizes[left] * sizes[right])
-    return inside, between, np.minimum(sizes[left], sizes[right])
+    return inside, between, np.minimum(sizes[left], sizes[right]).astype(np.intp)
+
+
+def copies_of(seen: Floats) -> Labels:
+    """(n,) numbers 0, 1, … of (n, d) assets: any two of one number are copies of each other (`catalogue.COPY`)."""
+    distances, farthest = _distances(seen), math.sqrt(2 - 2 * COPY)
+    if not (distances <= farthest).any():
+        return np.arange(len(seen))
+    copies: Labels = fcluster(linkage(distances, "complete"), farthest, "distance") - 1
+    return copies
+
+
+def _held(seen: Floats, tree: Wide) -> tuple[Floats, Wide, Wide]:
+    """Of each of 2 n - 1 nodes: the sum of its assets, (…, d), and the sum and the number of cosines of two of them."""
+    totals = _added_up(seen, tree)
+    own = _added_up(np.einsum("nd,nd->n", seen, seen).astype(np.float64), tree)
+    sizes = np.concatenate([np.ones(len(seen)), tree[:, 3]])
+    return totals, np.einsum("nd,nd->n", totals, totals) - own, sizes * (sizes - 1)
 
 
 def _added_up(values: npt.NDArray[Number], tree: Wide) -> npt.NDArray[Number]:
