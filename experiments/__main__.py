@@ -219,7 +219,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_common(paper)
     paper.add_argument(
-        "--out", type=Path, default=Path("paper"), metavar="DIR", help="folder of the report; by default ./%(default)s"
+        "--out",
+        type=Path,
+        default=Path("paper"),
+        metavar="DIR",
+        help="folder of the report, whose report.md and JSON files are replaced; by default ./%(default)s",
     )
     for name, (experiment, help_) in EXPERIMENTS.items():
         command = commands.add_parser(

@@ -14,7 +14,8 @@ within a modality) and `near-duplicates` (within a cosine of .9) count with ever
   scores        calibrated, so that they can be compared across modalities; and an area's turn its best hit's of either
   joint areas   images and texts in one area, searched in both indexes; and all in one index of the aligned vectors
 `as setting` says what switches it on; `no`: it was measured here and is not in the product. Below 100 pairs no
-catalogue is known, and what needs one is production's.
+catalogue is known, and below 256 none that seeds stand in contrast to: ways that need one are production's then, and a
+line says so.
 
 Nothing here says when things were uploaded. So a second table has users whose classes came one after the other and who
 want the newest half of these alone (`changing`), beside the same users with mixed uploads who want all (`steady`): what
@@ -41,6 +42,7 @@ from experiments.datasets import Items
 from experiments.outcome import Outcome
 from experiments.simulation import Rules, Values, group_numbers
 from experiments.tables import markdown
+from zccr_stream import assemble
 from zccr_stream.catalogue import Joint
 from zccr_stream.interests import CENTROID, JOINT, Area, AreaRule, Profile, areas_of, find_areas
 from zccr_stream.measures import Classes, half_width
@@ -199,6 +201,9 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     tables = [head, _ways_table(report["ways"])]
     if report["time"]:
         tables += ["Weights that decay with time:", _time_table(report["time"])]
+    asked = Settings(area_joint=True, scores="calibrated")
+    if waiting := assemble.too_few_assets(asked, {name: len(of) for name, of in items.by_modality().items()}):
+        tables.insert(1, waiting)
     if left_out:
         tables.append(grid.too_few(left_out))
     return Outcome(report, "\n\n".join(tables), {"beyond": _figure(report["ways"])})

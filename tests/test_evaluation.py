@@ -430,6 +430,7 @@ def run(*options: str, columns: int = 80) -> str:
     arguments = ["evaluate", *options]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": str(columns)}, catch_exceptions=False)
     assert result.exit_code == 0, result.output
+    assert not result.stderr, "cron would mail it"
     return result.stdout
 
 
@@ -444,6 +445,7 @@ def test_the_command_measures_what_is_in_the_database_and_changes_nothing(settin
     assert found["model"] == assemble.model(settings)
     assert found["sample"] == {"users": 8, "enough": 9, "too_few": 1, "largest": 12}
     assert found["assets"] == {"image": 54, "text": 57}
+    assert found["too_few_assets"].startswith("Measured without the calibrated cut (100), seeds in contrast (256): ")
     assert found["held_out"] == 8 * 2
     assert found["rule"] == {"users": 8, "assets_min": 5, "held_out": 0.2, "newest": False, "seed": 0}
     assert set(found["feeds"]) == set(FEEDS)
@@ -481,6 +483,19 @@ def test_pages_of_the_database_join_without_a_gap(settings: Settings, monkeypatc
     assert [step for step in steps if step[0] == "measuring"] == [("measuring", n, 5) for n in range(1, 6)]
 
 
+def test_what_is_set_and_waits_for_more_assets_is_named() -> None:
+    asked = Settings(area_joint=True, scores="calibrated")
+
+    few = assemble.too_few_assets(asked, {"image": 99, "text": 5000})
+    more = assemble.too_few_assets(asked, {"image": 100, "text": 255})
+
+    without = "the calibrated cut (100), seeds in contrast (256), joint areas (100), calibrated scores (100)"
+    assert few is not None and few.startswith(f"Measured without {without}: ") and "99 images, 5,000 texts" in few
+    assert more is not None and more.startswith("Measured without seeds in contrast (256): ")
+    assert assemble.too_few_assets(asked, {"image": 256, "text": 256}) is None
+    assert assemble.too_few_assets(Settings(area_cut=1.1, area_seed="centroid"), {"text": 1}) is None
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_person_reads_it_on_a_terminal(columns: int, settings: Settings) -> None:
     store(settings, world(9, d=384))
@@ -501,6 +516,8 @@ def test_a_person_reads_it_on_a_terminal(columns: int, settings: Settings) -> No
         "above one area a user",
     ):
         assert row in said
+    assert "Measured without the calibrated cut (100), seeds in contrast (256): " in said
+    assert "there are 54 images, 54 texts." in said
     assert "Recall beside chance: " in said
     assert "Nothing of what was held out has a near-duplicate in the rest of its profile" in said
 

@@ -32,7 +32,8 @@ from zccr_stream.events import (
     Record,
 )
 from zccr_stream.index import LiveIndex, SnapshotError
-from zccr_stream.interests import AreaRule
+from zccr_stream.index.live import CATALOGUE_MIN
+from zccr_stream.interests import CONTRAST, CONTRAST_MIN, AreaRule
 from zccr_stream.ownership import NotMigratedError, PostgresOwnership
 from zccr_stream.ownership import migrate as migrate_database
 from zccr_stream.parts import Encoder, MessageTooLargeError, UnavailableError
@@ -184,6 +185,22 @@ def area_rule(
         catalogues=catalogues,
         joint=joint_of(catalogues) if together else None,
     )
+
+
+def too_few_assets(settings: Settings, sizes: Mapping[str, int]) -> str | None:
+    """What these settings ask for and so few assets, `sizes` by modality, do not give yet, as a sentence."""
+    fewest = min(sizes.get(modality, 0) for modality in MODALITIES)
+    waits = {
+        "the calibrated cut": CATALOGUE_MIN if settings.area_cut is None else 0,
+        "seeds in contrast": CONTRAST_MIN if settings.area_seed == CONTRAST else 0,
+        "joint areas": CATALOGUE_MIN if settings.area_joint else 0,
+        "calibrated scores": CATALOGUE_MIN if settings.scores == "calibrated" else 0,
+    }
+    waiting = [f"{what} ({least:,})" for what, least in waits.items() if fewest < least]
+    if not waiting:
+        return None
+    known = ", ".join(f"{sizes.get(modality, 0):,} {modality}s" for modality in MODALITIES)
+    return f"Measured without {', '.join(waiting)}: these need so many assets of each modality, and there are {known}."
 
 
 def ranking_rule(settings: Settings) -> RankingRule:

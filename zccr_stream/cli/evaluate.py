@@ -96,18 +96,23 @@ def evaluate(
 
 def _show(evaluation: Evaluation, rule: EvaluationRule, settings: Settings, json: bool) -> None:
     console = Console()
+    waiting = assemble.too_few_assets(settings, evaluation.assets)
     if json:
         made_of = {"model": assemble.model(settings), "settings": oversight.of_areas_and_feeds(settings)}
-        console.print_json(data={**made_of, "rule": asdict(rule), **_summary(evaluation)})
+        asked = {"rule": asdict(rule), "too_few_assets": waiting}
+        console.print_json(data={**made_of, **asked, **_summary(evaluation)})
         return
     console.print(_who(evaluation, rule), highlight=False)
+    if waiting:
+        console.print(waiting, style="yellow", highlight=False)
     console.print(_table(evaluation))
     console.print(_verdict(evaluation), highlight=False)
 
 
 @contextmanager
 def _bar() -> Iterator[oversight.Report]:
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:  # cron mails a newline
         tasks: dict[str, TaskID] = {}
 
         def report(step: str, done: int, total: int) -> None:
