@@ -1,4 +1,8 @@
-"""The order of it: a sample, a tree, a cut, and where the catalogue gives the cut, what no cut says. Pure."""
+"""The order of it: a sample, a tree, a cut, and where the catalogue gives the cut, what no cut says. Pure.
+
+Comes in: the vectors of one kind of a profile's assets, and their catalogue. Goes out: a label an asset. Every step is
+a function of another module here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""How assets are grouped: the sizes, and up to which distance they are one area. Pure."""
+"""How assets are grouped: the sizes, and up to which distance they are one area. Pure.
+
+`GroupRule` is what settings say. `Limits` are the constants of the cut that a catalogue calibrates, and what they make
+of a tree.
+"""
 
 from __future__ import annotations
 
