@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         experiment, _ = EXPERIMENTS[options.command]
         outcome = experiment.measure(items, options)
     except datasets.DataError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{_shown(str(error))}\n")
         return 2
     except (ValidationError, SettingsError) as error:
         sys.stderr.write(f"wrong settings: {explain(error)}\n")
@@ -142,6 +142,11 @@ def _check_written(options: argparse.Namespace) -> None:
             raise datasets.DataError(f"{folder} cannot be written: {error.strerror}") from error
 
 
+def _shown(text: str) -> str:
+    """Without what terminals obey: names of files are somebody's input."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+
+
 def _paper(items: Items, options: argparse.Namespace) -> int:
     """Run every experiment by its defaults and keep the report; what the data lack is said there."""
     encoded = "" if items.space == datasets.PRECOMPUTED else f", encoded by {items.space}"
@@ -157,7 +162,7 @@ def _paper(items: Items, options: argparse.Namespace) -> int:
             outcome = experiment.measure(items, defaults.parse_args([], argparse.Namespace(**vars(options))))
         except datasets.DataError as error:
             lacking += 1
-            found = [f"Not measured: {error}"]
+            found = [f"Not measured: {_shown(str(error))}"]
         except (ValidationError, SettingsError):  # all experiments go by the same settings
             raise
         except (ArithmeticError, LookupError, ValueError) as error:  # a fault in one costs nobody the others

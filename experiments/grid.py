@@ -81,7 +81,9 @@ def labelled(items: Items) -> tuple[Items, Classes]:
     labels = [label for label in items.labels if label is not None]
     names, codes = np.unique(labels, return_inverse=True)
     if len(names) == 1:
-        raise DataError(f"all {len(rows):,} labelled items are {labels[0]!r}: there is nothing to tell areas apart by")
+        raise DataError(
+            f"all {len(rows):,} labelled items are {labels[0]!r}: add items of other kinds, to tell areas apart by"
+        )
     return items.take(rows), codes.astype(np.intp)
 
 

@@ -297,6 +297,19 @@ def test_a_picture_or_an_encoder_that_cannot_be_used_is_named(tmp_path: Path) ->
         load(tmp_path, "no such encoder", "cpu", tmp_path / "cache")
     with pytest.raises(DataError, match=r"gone\.jpg cannot be read as a picture: .*expected JPEG"):
         load(tmp_path, "mini", "cpu", tmp_path / "cache")
+    (tmp_path / "gone.jpg").rename(tmp_path / "elsewhere")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"gone\.jpg cannot be read as a picture: .*expected JPEG"):
+        load(tmp_path, "mini", "cpu", tmp_path / "cache")
+
+
+def test_a_name_that_terminals_obey_is_shown_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = json.dumps({"image": "\x1b[31mred.jpg", "captions": ["A."]})
+    (tmp_path / "captions.jsonl").write_text(line + "\n")
+
+    assert main(["retrieval", "--data", str(tmp_path), "--encoder", "mini"]) == 2
+    said = capsys.readouterr().err
+    assert "\\x1b[31mred.jpg" in said and "\x1b" not in said
 
 
 class Counting:

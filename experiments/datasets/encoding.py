@@ -59,6 +59,7 @@ def loaded(paths: Sequence[Path], settings: Settings, doing: str) -> Iterator[li
     Raises:
         DataError: a picture cannot be read.
     """
+    named = paths
     paths = [path.resolve() for path in paths]  # data sets are often linked to, and the stream follows no link outside
     folder = Path(os.path.commonpath([path.parent for path in paths]))
     contents = assemble.contents(settings.model_copy(update={"file_root": folder}))
@@ -66,9 +67,9 @@ def loaded(paths: Sequence[Path], settings: Settings, doing: str) -> Iterator[li
         for start in progress.track(range(0, len(paths), settings.encode_batch_max), description=doing):
             batch = []
             part = paths[start : start + settings.encode_batch_max]
-            for path, content in zip(part, contents.load([_upload(path) for path in part]), strict=True):
+            for number, content in enumerate(contents.load([_upload(path) for path in part]), start):
                 if not isinstance(content, Image):
-                    raise DataError(f"{path} cannot be read as a picture: {content}")
+                    raise DataError(f"{named[number]} cannot be read as a picture: {content}")
                 batch.append(content)
             yield batch
 
