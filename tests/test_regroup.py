@@ -241,16 +241,17 @@ def test_of_three_assets_none_is_put_out() -> None:
     assert regroup.put_out(four, np.zeros(4, np.intp), RULE, catalogue).tolist() == [0, 0, 1, 0]
 
 
-@pytest.mark.parametrize("areas_max", [1, 2, 4])
+@pytest.mark.parametrize("areas_max", [1, 2, 3, 5, 6, 20])
 def test_strangers_are_put_out_as_far_as_there_is_room(areas_max: int) -> None:
     vectors = mixture(np.repeat(np.arange(40), 50).tolist(), 128, 1.0, 0)
     rows = np.array([*range(20), *range(50, 300, 50)])
-    rule = replace(RULE, cut=None, areas_max=areas_max, catalogues={IMAGE: Catalogue.of(vectors)})
+    catalogue = Catalogue.of(vectors)
+    seen = catalogue.among_kin(catalogue.seen(vectors[rows]))
 
-    areas = find_areas(profile_of(vectors[rows]), rule)
+    labels = regroup.put_out(seen, np.zeros(25, np.intp), replace(RULE, areas_max=areas_max), catalogue)
 
-    assert len(areas) <= areas_max
-    assert sum(len(area.members) for area in areas) == len(rows)
+    assert set(labels[:20]) == {0}
+    assert set(labels.tolist()) == set(range(min(areas_max, 6)))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
