@@ -154,7 +154,7 @@ def test_one_kind_alone_leaves_nothing_to_tell_areas_apart_by(folder: Path, caps
     (folder / "items.jsonl").write_text("\n".join([json.dumps({"text": "x", "label": "toy"})] * (CLASSES * ITEMS)))
 
     assert main(["areas", "--data", str(folder)]) == 2
-    assert f"all {CLASSES * ITEMS} labelled items are 'toy': there is nothing" in capsys.readouterr().err
+    assert f"all {CLASSES * ITEMS} labelled items are 'toy': add items of other kinds" in capsys.readouterr().err
 
 
 def test_rules_for_the_cut_are_compared_on_the_same_users(folder: Path) -> None:
