@@ -44,6 +44,7 @@ from experiments import (
 from experiments.datasets import Items
 from experiments.outcome import Outcome
 from zccr_stream.assemble import warn_of_unknown_settings
+from zccr_stream.cli.showing import plain
 from zccr_stream.settings import explain
 
 
@@ -143,8 +144,8 @@ def _check_written(options: argparse.Namespace) -> None:
 
 
 def _shown(text: str) -> str:
-    """Without what terminals obey: names of files are somebody's input."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+    """Line by line without what terminals obey: names of files are somebody's input."""
+    return "\n".join(plain(line) for line in text.split("\n"))
 
 
 def _paper(items: Items, options: argparse.Namespace) -> int:

@@ -45,6 +45,7 @@ from experiments.plots import Line, Points, small_multiples
 from experiments.simulation import LENGTHS, WAYS, Rules, Values, draw, simulate
 from experiments.tables import markdown, share
 from zccr_stream import assemble
+from zccr_stream.events import MODALITIES
 from zccr_stream.measures import half_width
 from zccr_stream.settings import Settings
 
@@ -125,7 +126,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
         f"of {options.draws} users in both directions, ± half of the 95 % confidence interval"
     )
     tables = [head, _overall(report, names), _feeds(report, names), _by_cell(report, names)]
-    if waiting := assemble.too_few_assets(settings, {name: len(of) for name, of in items.by_modality().items()}):
+    if waiting := assemble.too_few_assets(settings, dict.fromkeys(MODALITIES, len(items))):
         tables.insert(1, waiting)
     if left_out:
         tables.append(grid.too_few(left_out))

@@ -202,7 +202,7 @@ def measure(items: Items, options: argparse.Namespace) -> Outcome:
     if report["time"]:
         tables += ["Weights that decay with time:", _time_table(report["time"])]
     asked = Settings(area_joint=True, scores="calibrated")
-    if waiting := assemble.too_few_assets(asked, {name: len(of) for name, of in items.by_modality().items()}):
+    if waiting := assemble.too_few_assets(asked, dict.fromkeys(MODALITIES, len(items))):
         tables.insert(1, waiting)
     if left_out:
         tables.append(grid.too_few(left_out))

@@ -15,7 +15,7 @@ true areas of the same users, and how many areas it finds more than there are. T
   best for all  the same, one distance for both kinds of users
   true number   production's tree cut into as many areas as there are; then assets settle
   best cut      of all cuts of production's tree the one with the best ARI, by the labels: no rule for the cut has a
-                better one, before assets settle
+                better ARI before assets settle; another cut may have a better feed
   closest       every asset in the class whose other assets' mean is closest to it: what is lost even so, labels know
                 and vectors do not show
   scaled        1.5 times the distance of random pairs

@@ -7,4 +7,9 @@ from rich.markup import escape
 
 def shown(text: str) -> str:
     """The text without anything that a terminal or rich would act on."""
-    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+    return escape(plain(text))
+
+
+def plain(text: str) -> str:
+    """The text without anything that a terminal would act on."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,7 +6,7 @@ Knows nothing of users, seeds and what is searched.
 
 find     the order of it
 rule     how assets are grouped: sizes, and up to which distance they are one area
-trees    PCA, Ward's tree, what its merges hold, its cuts
+trees    PCA, Ward's tree, what its merges hold, its cuts; which assets are copies
 regroup  what no cut says: settle, join, part, one, put out
 """
 

@@ -76,7 +76,9 @@ def _cluster(seen: Floats, rule: GroupRule, catalogue: Catalogue | None) -> Labe
     copies = trees.copies_of(seen)
     if copies.max() == n - 1:
         return _cluster_different(seen, rule, catalogue)
-    return _cluster_different(at_unit_length(regroup.sums(seen, copies)), rule, catalogue)[copies]
+    sums = np.zeros((copies.max() + 1, seen.shape[1]), seen.dtype)
+    np.add.at(sums, copies, seen)
+    return _cluster_different(at_unit_length(sums), rule, catalogue)[copies]
 
 
 def _cluster_different(seen: Floats, rule: GroupRule, catalogue: Catalogue) -> Labels:

@@ -38,7 +38,7 @@ def settle(seen: Floats, labels: Labels) -> Labels:
     """
     every = np.arange(len(seen))
     for turn in count():
-        totals, sizes = sums(seen, labels), np.bincount(labels)
+        totals, sizes = _sums(seen, labels), np.bincount(labels)
         closeness = seen @ totals.T / np.maximum(np.linalg.norm(totals, axis=1), TIE)
         own, alone = _closeness_to(totals[labels] - seen, seen)
         nearest_strangers = _STRANGE * np.bincount(labels, own) / sizes
@@ -55,7 +55,7 @@ def join(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalogue) -> 
     """Make one area of any two of (n, d) assets' areas that are as close as one, the clearest first (`Limits`)."""
     several = np.flatnonzero(np.bincount(labels) > 1)
     k, sizes = len(several), np.bincount(labels)[several].astype(np.float64)
-    totals = sums(seen, labels)[several].astype(np.float64)
+    totals = _sums(seen, labels)[several].astype(np.float64)
     products, own = totals @ totals.T, np.bincount(labels, np.einsum("nd,nd->n", seen, seen))[several]
     clear = limits.clear / math.sqrt(catalogue.dimensions)
     left = np.ones(k, np.bool_)
@@ -88,7 +88,7 @@ def part(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue) ->
     How surely these have kin is asked of them alone, as if they were all there is. One area after the other is parted
     as long as there is room. What lies at the catalogue's mean has no direction and stays where it is.
     """
-    totals, sizes = sums(seen, labels).astype(np.float64), np.bincount(labels)
+    totals, sizes = _sums(seen, labels).astype(np.float64), np.bincount(labels)
     squares = np.einsum("nd,nd->n", seen, seen)
     own = np.bincount(labels, squares)
     inside = np.einsum("kd,kd->k", totals, totals) - own
@@ -109,7 +109,7 @@ def one_if_broad(seen: Floats, labels: Labels, limits: Limits, catalogue: Catalo
     """
     if not labels.any():
         return labels
-    totals, sizes = sums(seen, labels).astype(np.float64), np.bincount(labels)
+    totals, sizes = _sums(seen, labels).astype(np.float64), np.bincount(labels)
     whole, squares = totals.sum(axis=0), np.einsum("kd,kd->k", totals, totals)
     between, pairs = whole @ whole - squares.sum(), sizes.sum() ** 2 - (sizes**2).sum()
     deviation = math.sqrt(2 * max(squares.sum() ** 2 - (squares**2).sum(), 0))
@@ -124,7 +124,7 @@ def put_out(seen: Floats, labels: Labels, rule: GroupRule, catalogue: Catalogue)
     """
     if rule.limits.strangers == math.inf:
         return labels
-    own, _ = _closeness_to(sums(seen, labels)[labels] - seen, seen)
+    own, _ = _closeness_to(_sums(seen, labels)[labels] - seen, seen)
     closest = np.full(labels.max() + 1, -1.0)
     np.maximum.at(closest, labels, own)
     far = np.bincount(labels, own < np.maximum(_STRANGE * closest, 0)[labels])  # most areas need no median
@@ -186,7 +186,7 @@ def _closeness_to(others: Floats, seen: Floats) -> tuple[Floats, Mask]:
     return np.where(alone | (squares <= TIE), 1, own), alone
 
 
-def sums(seen: Floats, labels: Labels) -> Floats:
+def _sums(seen: Floats, labels: Labels) -> Floats:
     """The sum of each area's assets, (k, d), of (n, d)."""
     holds = np.zeros((labels.max() + 1, len(seen)), np.float32)
     holds[labels, np.arange(len(seen))] = 1

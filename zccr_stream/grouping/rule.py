@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from zccr_stream.catalogue import COPY, Catalogue
+from zccr_stream.catalogue import Catalogue
 from zccr_stream.grouping import trees
 from zccr_stream.vectors import TIE
 
@@ -121,8 +121,8 @@ class Limits:
         return two
 
     def least(self, catalogue: Catalogue) -> float:
-        """The mean cosine below which assets are no area; copies never are strangers."""
-        return min(self.loose / math.sqrt(catalogue.dimensions), COPY)
+        """The mean cosine below which assets are no area."""
+        return self.loose / math.sqrt(catalogue.dimensions)
 
     def worlds(self, catalogue: Catalogue) -> float:
         """How many times p the dimensions are that assets of one kind differ in, q / p, from 1 to `even`."""

@@ -1,7 +1,7 @@
 """(n, d) assets -> Ward's tree over PCA's projection (paper, eqs. 3 to 6), what its merges hold, and its cuts. Pure.
 
 A tree is (n - 1, 4) as scipy has it: the two nodes that each merge joins, how far they lie apart, and its size. The
-first n nodes are the assets. Knows nothing of limits.
+first n nodes are the assets. And, by a tree too, which assets are copies. Knows nothing of limits.
 """
 
 from __future__ import annotations
